@@ -1,0 +1,119 @@
+package record
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"testing"
+)
+
+const small = `{"ociVersion":"1.0.2","x" : {"b":1,"a":[1, 2]},"annotations":{"sh.shocker.id":"ps_42045"},"big":18446744073709551615}`
+
+func TestUntouchedKeysKeepTheirBytes(t *testing.T) {
+	r, err := Parse([]byte(small))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := string(r.Line()); got != small+"\n" {
+		t.Errorf("Line() = %s; want what was read", got)
+	}
+	if err := r.Set("/ps_42045", "linux", "cgroupsPath"); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Set("10.0.0.2", "annotations", AnnotationAddress); err != nil {
+		t.Fatal(err)
+	}
+	want := `{"ociVersion":"1.0.2","x":{"b":1,"a":[1, 2]},"annotations":{"sh.shocker.id":"ps_42045","sh.shocker.address":"10.0.0.2"},"big":18446744073709551615,"linux":{"cgroupsPath":"/ps_42045"}}`
+	if got := string(r.Line()); got != want+"\n" {
+		t.Errorf("after Set: %s; want %s", got, want)
+	}
+	if err := r.Delete("linux", "cgroupsPath"); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := r.Get(new(string), "linux", "cgroupsPath"); found || err != nil {
+		t.Errorf("after Delete: found %v, %v", found, err)
+	}
+}
+
+func TestSetRefuses(t *testing.T) {
+	r, err := Parse([]byte(small))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Set(uint64(1)<<53+2, "linux", "n"); !errors.Is(err, ErrInvalid) {
+		t.Errorf("Set of an integer above 2^53: %v; want ErrInvalid", err)
+	}
+	if err := r.Set("ps_1", "annotations", AnnotationID); !errors.Is(err, ErrInvalid) {
+		t.Errorf("Set of another id: %v; want ErrInvalid", err)
+	}
+	if err := r.Set(1, "ociVersion", "deeper"); err == nil {
+		t.Error("Set below a string succeeded")
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	for _, test := range []struct {
+		in   string
+		want error
+	}{
+		{``, ErrInvalid},
+		{`null`, ErrInvalid},
+		{`[]`, ErrInvalid},
+		{`{"annotations":{"sh.shocker.id":"ps_1"}`, ErrInvalid},
+		{`{}`, ErrNoID},
+		{`{"annotations":null}`, ErrNoID},
+		{`{"annotations":{"sh.shocker.id":7}}`, ErrInvalid},
+		{`{"annotations":{"sh.shocker.id":"../x"}}`, ErrBadID},
+		{`{"annotations":{"sh.shocker.id":""}}`, ErrBadID},
+		{`{"annotations":{"sh.shocker.id":"a"},"annotations":{"sh.shocker.id":"b"}}`, ErrInvalid},
+		{`{"annotations":{"sh.shocker.id":"a"},"x":[{"y":1,"y":2}]}`, ErrInvalid},
+	} {
+		if _, err := Parse([]byte(test.in)); !errors.Is(err, test.want) {
+			t.Errorf("Parse(%s) = %v; want %v", test.in, err, test.want)
+		}
+	}
+}
+
+func TestReaderGoesOnAfterABadRecord(t *testing.T) {
+	good := func(id string) string { return `{"annotations":{"sh.shocker.id":"` + id + `"}}` }
+	pretty := "{\n  \"annotations\": {\n    \"sh.shocker.id\": \"c\"\n  },\n  \"x\": {\n}\n}\n"
+	in := good("a") + "\n\n{\"annotations\":{\"sh.sho\n" + good("b") + "\nnonsense\n" + pretty + good("d")
+	var got []string
+	rd := NewReader(strings.NewReader(in))
+	for {
+		r, err := rd.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			if !errors.Is(err, ErrInvalid) {
+				t.Fatal(err)
+			}
+			got = append(got, "bad")
+			continue
+		}
+		got = append(got, r.ID())
+	}
+	if want := "a bad b bad c d"; strings.Join(got, " ") != want {
+		t.Errorf("read %v; want %s", got, want)
+	}
+}
+
+func TestReaderOfNothing(t *testing.T) {
+	for _, in := range []string{"", "\n \n"} {
+		if _, err := NewReader(strings.NewReader(in)).Next(); !errors.Is(err, ErrEmpty) {
+			t.Errorf("Next of %q: %v; want ErrEmpty", in, err)
+		}
+	}
+}
+
+func TestReaderLimitsARecord(t *testing.T) {
+	in := "{" + strings.Repeat(" ", MaxSize) + "}\n" + small + "\n"
+	rd := NewReader(strings.NewReader(in))
+	if _, err := rd.Next(); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a record above MaxSize: %v; want ErrInvalid", err)
+	}
+	if r, err := rd.Next(); err != nil || r.ID() != "ps_42045" {
+		t.Errorf("the record after it: %v", err)
+	}
+}
