@@ -1,0 +1,42 @@
+package stage
+
+import (
+	"cmp"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Host says where things are on this machine. It is passed down as a value,
+// so that a test brings its own.
+type Host struct {
+	Store        string // root of the btrfs store
+	Run          string // root of the run dirs: tmpfs, private mount
+	CgroupRoot   string // where the cgroup file systems are mounted
+	CgroupParent string // absolute cgroup below which containers' groups are made
+	Subnet       string // addresses of the containers, IPv4 CIDR
+	Bridge       string // bridge of the containers
+	Path         string // directories of foreign stages, ":" between
+}
+
+// FromEnv reads the host from SHOCKER_ROOT, SHOCKER_RUN, SHOCKER_CGROUP,
+// SHOCKER_SUBNET, SHOCKER_BRIDGE and SHOCKER_PATH, each with its default.
+func FromEnv() Host {
+	return Host{
+		Store:        filepath.Clean(cmp.Or(os.Getenv("SHOCKER_ROOT"), "/var/shocker")),
+		Run:          filepath.Clean(cmp.Or(os.Getenv("SHOCKER_RUN"), "/run/shocker")),
+		CgroupRoot:   "/sys/fs/cgroup",
+		CgroupParent: filepath.Clean("/" + os.Getenv("SHOCKER_CGROUP")),
+		Subnet:       cmp.Or(os.Getenv("SHOCKER_SUBNET"), "10.0.0.0/24"),
+		Bridge:       cmp.Or(os.Getenv("SHOCKER_BRIDGE"), "bridge0"),
+		Path:         cmp.Or(os.Getenv("SHOCKER_PATH"), "/etc/shocker/parts"),
+	}
+}
+
+// RunDir is the run dir of a container.
+func (h Host) RunDir(id string) string { return filepath.Join(h.Run, id) }
+
+// Dirs are the directories in which foreign stages are looked for.
+func (h Host) Dirs() []string {
+	return strings.FieldsFunc(h.Path, func(r rune) bool { return r == ':' })
+}

@@ -1,0 +1,128 @@
+// Package sys is the thin layer over system calls that Shocker's packages
+// share: EINTR is retried, and every error names the call and the path.
+package sys
+
+import (
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Retry calls f until it returns something other than EINTR.
+func Retry(f func() error) error {
+	for {
+		if err := f(); !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}
+
+// OpenBeneath opens path inside the directory root as if root were "/":
+// absolute links and ".." stay inside, and links of /proc are refused
+// (openat2(2) with RESOLVE_IN_ROOT, kernel 5.6).
+func OpenBeneath(root *os.File, path string, flags int, mode uint32) (*os.File, error) {
+	how := unix.OpenHow{
+		Flags:   uint64(flags | unix.O_CLOEXEC),
+		Mode:    uint64(mode),
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	}
+	var fd int
+	err := Retry(func() (err error) {
+		fd, err = unix.Openat2(int(root.Fd()), path, &how)
+		return err
+	})
+	// EAGAIN: a rename or mount somewhere raced with the ".." of the path.
+	for try := 0; errors.Is(err, unix.EAGAIN) && try < 64; try++ {
+		fd, err = unix.Openat2(int(root.Fd()), path, &how)
+	}
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: root.Name() + ":" + path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), root.Name()+":"+path), nil
+}
+
+// OpenDir opens a directory of the host as a root for OpenBeneath.
+func OpenDir(path string) (*os.File, error) {
+	return os.OpenFile(path, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+}
+
+// Mount calls mount(2).
+func Mount(source, target, fstype string, flags uintptr, data string) error {
+	err := Retry(func() error { return unix.Mount(source, target, fstype, flags, data) })
+	if err != nil {
+		return &os.PathError{Op: "mount", Path: target, Err: err}
+	}
+	return nil
+}
+
+// Unmount takes the topmost mount off target, at once for everybody and lazily
+// for who still uses it. It does not follow a symbolic link, and it is no
+// error if nothing is mounted there.
+func Unmount(target string) error {
+	err := Retry(func() error { return unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW) })
+	if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return &os.PathError{Op: "unmount", Path: target, Err: err}
+	}
+	return nil
+}
+
+// IsMountPoint tells whether something is mounted on path (statx(2) with
+// STATX_ATTR_MOUNT_ROOT, kernel 5.8). A path that is not there is none.
+func IsMountPoint(path string) (bool, error) {
+	var st unix.Statx_t
+	err := Retry(func() error {
+		return unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_NO_AUTOMOUNT, 0, &st)
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, &os.PathError{Op: "statx", Path: path, Err: err}
+	}
+	return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
+}
+
+// Flock takes a lock on f (flock(2): LOCK_EX or LOCK_SH, with LOCK_NB to
+// fail with EWOULDBLOCK instead of waiting).
+func Flock(f *os.File, how int) error {
+	err := Retry(func() error { return unix.Flock(int(f.Fd()), how) })
+	if err != nil {
+		return &os.PathError{Op: "lock", Path: f.Name(), Err: err}
+	}
+	return nil
+}
+
+// WriteFile replaces path in one step: a reader sees the old bytes or the
+// new, also after a kill. With sync it survives a power cut as well.
+func WriteFile(path string, data []byte, mode os.FileMode, sync bool) (retErr error) {
+	f, err := os.CreateTemp(dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if retErr != nil {
+			retErr = errors.Join(retErr, os.Remove(f.Name()))
+		}
+	}()
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Chmod(mode)
+	}
+	if err == nil && sync {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+func dir(path string) string {
+	for i := len(path) - 1; i >= 0; i-- {
+		if path[i] == '/' {
+			return path[:i+1]
+		}
+	}
+	return "."
+}
