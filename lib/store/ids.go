@@ -1,0 +1,150 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/record"
+	"shocker.sh/lib/undo"
+)
+
+// Ids are first drawn from this range, in any order, and then counted on.
+const (
+	firstID = 42002
+	lastID  = 42254
+)
+
+// take calls try with one id after another until it does not return
+// fs.ErrExist.
+func take(prefix string, taken []string, try func(id string) error) (string, error) {
+	used := make(map[int]bool, len(taken))
+	top := lastID
+	for _, id := range taken {
+		if n, err := strconv.Atoi(strings.TrimPrefix(id, prefix)); err == nil {
+			used[n] = true
+			top = max(top, n)
+		}
+	}
+	attempt := func(n int) (string, bool, error) {
+		id := prefix + strconv.Itoa(n)
+		err := try(id)
+		return id, errors.Is(err, fs.ErrExist), err
+	}
+	for _, i := range rand.Perm(lastID - firstID + 1) {
+		if used[firstID+i] {
+			continue
+		}
+		if id, exists, err := attempt(firstID + i); !exists {
+			return id, err
+		}
+	}
+	for n := top + 1; ; n++ {
+		if id, exists, err := attempt(n); !exists {
+			return id, err
+		}
+	}
+}
+
+// NewContainer takes an id by making the container's directory.
+func (s *Store) NewContainer() (string, error) {
+	taken, err := s.ContainerIDs()
+	if err != nil {
+		return "", err
+	}
+	return take("ps_", taken, func(id string) error { return s.AdoptContainer(id) })
+}
+
+// AdoptContainer takes a given id; fs.ErrExist if it is in use.
+func (s *Store) AdoptContainer(id string) error {
+	if err := record.CheckID(id); err != nil {
+		return err
+	}
+	// The container's root user passes through it, and reads nothing in it.
+	if err := os.Mkdir(s.Container(id), 0o711); err != nil {
+		return fmt.Errorf("make container %s: %w", id, err)
+	}
+	return nil
+}
+
+// ContainerIDs lists the containers whatever their state.
+func (s *Store) ContainerIDs() ([]string, error) {
+	return s.list("containers")
+}
+
+func (s *Store) list(dir string) ([]string, error) {
+	entries, err := os.ReadDir(s.Path(dir))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), ".") {
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// NameUndo is how the name of a container is given back.
+func (s *Store) NameUndo(name, id string) *undo.Entry {
+	return &undo.Entry{
+		Stage: "shocker-spec", Class: undo.Rm, Op: undo.OpUnlink,
+		Path: s.Path("names", name), Data: id,
+	}
+}
+
+// TakeName gives a container a name, or returns ErrNameTaken. The undo is
+// NameUndo.
+func (s *Store) TakeName(name, id string) error {
+	if err := record.CheckID(name); err != nil {
+		return fmt.Errorf("name: %w", err)
+	}
+	if strings.HasPrefix(name, "ps_") || strings.HasPrefix(name, "img_") {
+		return fmt.Errorf("name: %w: %q looks like an id", record.ErrBadID, name)
+	}
+	// Linked when complete: a name always leads to an id.
+	f, err := os.CreateTemp(s.Path("names"), ".new-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(id)
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Link(f.Name(), s.Path("names", name))
+	}
+	err = errors.Join(err, os.Remove(f.Name()))
+	if errors.Is(err, fs.ErrExist) {
+		other, _ := os.ReadFile(s.Path("names", name))
+		return fmt.Errorf("%w: %q names %s; remove that one or take another", ErrNameTaken, name, other)
+	}
+	return err
+}
+
+// FindContainer returns the id of the container that is called by its id or
+// its name, or ErrNoContainer.
+func (s *Store) FindContainer(called string) (string, error) {
+	missing := &notExist{fmt.Sprintf("No container named '%s' exists", called), ErrNoContainer}
+	if record.CheckID(called) != nil {
+		return "", missing
+	}
+	id := called
+	if data, err := os.ReadFile(s.Path("names", called)); err == nil {
+		id = string(data)
+	}
+	var st unix.Stat_t
+	err := unix.Lstat(s.Container(id), &st)
+	if errors.Is(err, unix.ENOENT) {
+		return "", missing
+	}
+	if err != nil {
+		return "", &os.PathError{Op: "lstat", Path: s.Container(id), Err: err}
+	}
+	return id, nil
+}
