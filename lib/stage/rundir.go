@@ -16,7 +16,7 @@ import (
 // into every other mount namespace. Its own root user passes through the run
 // dir (0711) and reads nothing in it.
 func (h Host) MakeRun(id string) (string, error) {
-	if err := h.mountRun(); err != nil {
+	if err := h.MountRun(); err != nil {
 		return "", fmt.Errorf("make the run dir: %w", err)
 	}
 	dir := h.RunDir(id)
@@ -26,7 +26,8 @@ func (h Host) MakeRun(id string) (string, error) {
 	return dir, nil
 }
 
-func (h Host) mountRun() error {
+// MountRun makes the root of the run dirs.
+func (h Host) MountRun() error {
 	mounted, err := sys.IsMountPoint(h.Run)
 	if err != nil || mounted {
 		return err

@@ -93,7 +93,11 @@ func one(ctx context.Context, host Host, name, verb string, h Handler, r *record
 			return err
 		}
 	case Up:
-		log := undo.Open(host.RunDir(r.ID()))
+		dir, err := host.MakeRun(r.ID())
+		if err != nil {
+			return err
+		}
+		log := undo.Open(dir)
 		busy, err := log.Begin(name)
 		if err != nil {
 			return err

@@ -6,12 +6,14 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/record"
+	"shocker.sh/lib/sys"
 	"shocker.sh/lib/undo"
 )
 
@@ -52,23 +54,44 @@ func take(prefix string, taken []string, try func(id string) error) (string, err
 	}
 }
 
-// NewContainer takes an id by making the container's directory.
-func (s *Store) NewContainer() (string, error) {
+// NewContainer takes an id: it calls try with one id that is not in use after
+// another, until try returns something else than fs.ErrExist.
+func (s *Store) NewContainer(try func(id string) error) (string, error) {
 	taken, err := s.ContainerIDs()
 	if err != nil {
 		return "", err
 	}
-	return take("ps_", taken, func(id string) error { return s.AdoptContainer(id) })
+	return take("ps_", taken, try)
 }
 
-// AdoptContainer takes a given id; fs.ErrExist if it is in use.
-func (s *Store) AdoptContainer(id string) error {
-	if err := record.CheckID(id); err != nil {
+// PutContainer makes the container of a record exist, in one rename; an error
+// that is fs.ErrExist means that its id is in use. Before that, undo is given
+// the entry that takes it back.
+func (s *Store) PutContainer(r *record.Record, undoFirst func(*undo.Entry) error) (retErr error) {
+	temp, done, err := s.Temp("container")
+	if err != nil {
 		return err
 	}
+	defer func() { retErr = errors.Join(retErr, done()) }()
 	// The container's root user passes through it, and reads nothing in it.
-	if err := os.Mkdir(s.Container(id), 0o711); err != nil {
-		return fmt.Errorf("make container %s: %w", id, err)
+	dir := filepath.Join(temp, "container")
+	if err := os.Mkdir(dir, 0o711); err != nil {
+		return err
+	}
+	if err := sys.WriteFile(filepath.Join(dir, "config.json"), r.Line(), 0o600, false); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: dir, Err: err}
+	}
+	path := s.Container(r.ID())
+	entry := &undo.Entry{Stage: "shocker-spec", Class: undo.Rm, Op: undo.OpRemove, Path: path, Ino: st.Ino}
+	if err := undoFirst(entry); err != nil {
+		return err
+	}
+	if err := unix.Renameat2(unix.AT_FDCWD, dir, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE); err != nil {
+		return &os.LinkError{Op: "rename", Old: dir, New: path, Err: err}
 	}
 	return nil
 }

@@ -21,11 +21,41 @@ type Busy struct {
 	path string
 }
 
+// Take makes the run dir, which must not be there (else fs.ErrExist), with the
+// mark of the named command already in it: there is no instant at which it
+// looks forgotten.
+func (l *Log) Take(name string) (_ *Busy, retErr error) {
+	temp, err := os.MkdirTemp(filepath.Dir(l.runDir), ".new-*")
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if retErr != nil {
+			retErr = errors.Join(retErr, os.RemoveAll(temp))
+		}
+	}()
+	// Its own root user passes through the run dir, and reads nothing in it.
+	if err := os.Chmod(temp, 0o711); err != nil {
+		return nil, err
+	}
+	b, err := Open(temp).Begin(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, l.runDir, unix.RENAME_NOREPLACE); err != nil {
+		return nil, errors.Join(&os.LinkError{Op: "rename", Old: temp, New: l.runDir, Err: err}, b.Done())
+	}
+	b.path = filepath.Join(l.busy(), name)
+	return b, nil
+}
+
+func (l *Log) busy() string { return filepath.Join(l.runDir, "busy") }
+
 // Begin marks the container as being worked on by the named stage or command.
 // Marks of others that nobody holds any more are taken away: who got this far
 // with the record has it from them whole.
 func (l *Log) Begin(name string) (*Busy, error) {
-	dir := filepath.Join(l.runDir, "busy")
+	dir := l.busy()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("begin %s: %w", name, err)
 	}
@@ -70,7 +100,7 @@ func (b *Busy) Done() error {
 // Working says whether some command works on the container now (live), and
 // whether one was killed while it did (died).
 func (l *Log) Working() (live, died bool, err error) {
-	dir := filepath.Join(l.runDir, "busy")
+	dir := l.busy()
 	marks, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, false, nil

@@ -21,7 +21,7 @@ import (
 const (
 	OpUnmount   = "unmount"   // the mounts on Path, if Dev and Ino are what is there; then Path itself
 	OpUnlink    = "unlink"    // the file Path, if its content is Data
-	OpRemove    = "remove"    // the directory tree Path
+	OpRemove    = "remove"    // the directory tree Path, if it has Ino
 	OpLink      = "link"      // the network interface Name, if it has Index
 	OpCgroup    = "cgroup"    // the cgroups Dirs: what runs inside is killed
 	OpSubvolume = "subvolume" // the btrfs subvolume Path, if it has UUID
@@ -31,7 +31,7 @@ const (
 var operations = map[string]func(*Entry) error{
 	OpUnmount:   unmount,
 	OpUnlink:    unlink,
-	OpRemove:    func(e *Entry) error { return os.RemoveAll(e.Path) },
+	OpRemove:    remove,
 	OpLink:      func(e *Entry) error { return deleteLink(e.Name, e.Index) },
 	OpCgroup:    func(e *Entry) error { return removeCgroups(e.Dirs) },
 	OpSubvolume: subvolume,
@@ -71,6 +71,15 @@ func unmount(e *Entry) error {
 		return nil
 	}
 	return err
+}
+
+func remove(e *Entry) error {
+	var st unix.Stat_t
+	err := unix.Lstat(e.Path, &st)
+	if errors.Is(err, unix.ENOENT) || err == nil && e.Ino != 0 && st.Ino != e.Ino {
+		return nil
+	}
+	return os.RemoveAll(e.Path)
 }
 
 func unlink(e *Entry) error {
