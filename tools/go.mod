@@ -1,5 +1,11 @@
 module shocker.sh/tools
 
-go 1.26
+go 1.26.0
 
-require shocker.sh/lib v0.0.0
+require (
+	github.com/opencontainers/image-spec v1.1.1
+	github.com/opencontainers/runtime-spec v1.3.0
+	github.com/urfave/cli/v2 v2.27.7
+	golang.org/x/sys v0.49.0
+	shocker.sh/lib v0.0.0
+)

@@ -189,3 +189,9 @@ func RunCommand(ctx context.Context, cmd *cli.Command, io IO, args []string) err
 	}
 	return app.RunContext(ctx, args)
 }
+
+// Talk returns what tells a person on stderr about something unusual that
+// was done.
+func Talk(io IO, name string) func(string) {
+	return func(text string) { fmt.Fprintf(io.Err, "%s: %s\n", name, text) }
+}

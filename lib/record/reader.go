@@ -30,19 +30,31 @@ func NewReader(r io.Reader) *Reader { return &Reader{br: bufio.NewReader(r)} }
 // record alone: the caller reports it and goes on. At the end it returns
 // io.EOF, or ErrEmpty if there was no record.
 func (r *Reader) Next() (*Record, error) {
-	text, line, err := r.text()
-	if errors.Is(err, io.EOF) && !r.any {
-		return nil, ErrEmpty
-	}
+	text, line, err := r.one()
 	if err != nil {
 		return nil, err
 	}
-	r.any = true
 	rec, err := Parse(text)
 	if err != nil {
 		return nil, fmt.Errorf("record at line %d: %w", line, err)
 	}
 	return rec, nil
+}
+
+// NextText is Next for configs that are not records yet: it returns the text
+// of one, which may not even be JSON.
+func (r *Reader) NextText() ([]byte, error) {
+	text, _, err := r.one()
+	return text, err
+}
+
+func (r *Reader) one() (text []byte, line int, err error) {
+	text, line, err = r.text()
+	if errors.Is(err, io.EOF) && !r.any {
+		return nil, line, ErrEmpty
+	}
+	r.any = r.any || err == nil
+	return text, line, err
 }
 
 // text collects the lines of one record and returns the number of its first.

@@ -81,6 +81,23 @@ func Parse(data []byte) (*Record, error) {
 	return r, nil
 }
 
+// Adopt makes a record of a config that has no id yet, or this one.
+func Adopt(config []byte, id string) (*Record, error) {
+	if !json.Valid(config) {
+		var v any
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, json.Unmarshal(config, &v))
+	}
+	raw, err := encode(id)
+	if err != nil {
+		return nil, err
+	}
+	data, err := with(config, []string{"annotations", AnnotationID}, raw)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return Parse(data)
+}
+
 // CheckID refuses what could not be a directory and cgroup name of its own:
 // an id is 1 to 128 of the letters, digits, "_", "-", "." and "+", and begins
 // with a letter or digit.

@@ -47,12 +47,7 @@ var ErrRecords = errors.New("not every record went through")
 // written to out at once; a failure is one line on talk, "NAME: ID: ...", and
 // makes Run return ErrRecords at the end.
 func Run(ctx context.Context, host Host, name, verb string, h Handler, in io.Reader, out, talk io.Writer) error {
-	// A broken stdout must not kill us before our undo. Notified, not
-	// ignored: what is ignored stays so across exec.
-	broken := make(chan os.Signal, 1)
-	signal.Notify(broken, unix.SIGPIPE)
-	defer signal.Stop(broken)
-
+	defer CatchPipe()()
 	failed := false
 	records := record.NewReader(in)
 	for {
@@ -114,4 +109,13 @@ func one(ctx context.Context, host Host, name, verb string, h Handler, r *record
 	}
 	_, err := out.Write(r.Line())
 	return err
+}
+
+// CatchPipe keeps a broken stdout from killing us before our undo: a write to
+// it fails with EPIPE until release is called. The signal is caught and not
+// ignored, as what is ignored stays so across exec.
+func CatchPipe() (release func()) {
+	broken := make(chan os.Signal, 1)
+	signal.Notify(broken, unix.SIGPIPE)
+	return func() { signal.Stop(broken) }
 }

@@ -79,6 +79,17 @@ func remove(e *Entry) error {
 	if errors.Is(err, unix.ENOENT) || err == nil && e.Ino != 0 && st.Ino != e.Ino {
 		return nil
 	}
+	children, err := os.ReadDir(e.Path)
+	if err != nil {
+		return err
+	}
+	for _, c := range children {
+		// Its own entry deletes it; emptied file by file, a program that
+		// runs on it would lose its root.
+		if _, err := btrfs.UUID(filepath.Join(e.Path, c.Name())); err == nil {
+			return fmt.Errorf("%s still holds the subvolume %s", e.Path, c.Name())
+		}
+	}
 	return os.RemoveAll(e.Path)
 }
 

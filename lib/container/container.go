@@ -1,0 +1,140 @@
+// Package container answers what every command asks about a container: does
+// it run, what became of it, and how does it go away. Whether it runs is asked
+// of the kernel and never read from a file.
+package container
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"shocker.sh/lib/btrfs"
+	"shocker.sh/lib/record"
+	"shocker.sh/lib/stage"
+	"shocker.sh/lib/store"
+	"shocker.sh/lib/undo"
+)
+
+// Status of a container.
+type Status string
+
+// The states that a container can be in. Created is one whose program has not
+// been started, be it parked between two stages or being made.
+const (
+	Created Status = "created"
+	Running Status = "running"
+	Paused  Status = "paused"
+	Exited  Status = "exited"
+)
+
+// Container is one container as it is now.
+type Container struct {
+	ID     string
+	Record *record.Record
+	State  *store.State
+	Status Status
+}
+
+// Get looks at the container of that id, or returns store.ErrNoContainer.
+func Get(host stage.Host, st *store.Store, id string) (*Container, error) {
+	r, err := st.Record(id)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", id, store.ErrNoContainer)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", id, err)
+	}
+	state, err := st.State(id)
+	if err != nil {
+		return nil, fmt.Errorf("container %s: %w", id, err)
+	}
+	c := &Container{ID: id, Record: r, State: state}
+	c.Status, err = status(host, c)
+	return c, err
+}
+
+// List looks at every container.
+func List(host stage.Host, st *store.Store) ([]*Container, error) {
+	ids, err := st.ContainerIDs()
+	if err != nil {
+		return nil, err
+	}
+	var all []*Container
+	for _, id := range ids {
+		c, err := Get(host, st, id)
+		if errors.Is(err, store.ErrNoContainer) {
+			continue // removed meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+func status(host stage.Host, c *Container) (Status, error) {
+	running, frozen, err := populated(host, c.Record)
+	switch {
+	case err != nil:
+		return "", err
+	case running && frozen:
+		return Paused, nil
+	case running:
+		return Running, nil
+	case !c.State.Started.IsZero():
+		return Exited, nil
+	}
+	// A foreign last stage writes no state, but the hook has replayed the
+	// undo of class exit.
+	entries, err := undo.Open(host.RunDir(c.ID)).Entries()
+	if err != nil {
+		return "", err
+	}
+	for _, e := range entries {
+		if e.Class == undo.Exit {
+			return Created, nil
+		}
+	}
+	if len(entries) == 0 {
+		return Created, nil // made before the machine was started
+	}
+	return Exited, nil
+}
+
+// ErrRunning is a container that must not run for what is asked.
+var ErrRunning = errors.New("is running")
+
+// Remove undoes everything of a container that does not run and forgets it.
+func Remove(host stage.Host, st *store.Store, id string) error {
+	log := undo.Open(host.RunDir(id))
+	if err := log.Replay(""); err != nil {
+		return fmt.Errorf("remove %s: %w", id, err)
+	}
+	if err := forget(st, id); err != nil {
+		return fmt.Errorf("remove %s: %w", id, err)
+	}
+	return host.RemoveRun(id)
+}
+
+// forget removes what the store still has of a container whose run dir went
+// with a restart of the machine.
+func forget(st *store.Store, id string) error {
+	if r, err := st.Record(id); err == nil {
+		if name := r.Annotation(record.AnnotationName); name != "" {
+			path := st.Path("names", name)
+			if owner, err := os.ReadFile(path); err == nil && string(owner) == id {
+				if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					return err
+				}
+			}
+		}
+	}
+	err := btrfs.Delete(st.Rootfs(id))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, btrfs.ErrNotSubvolume) {
+		return err
+	}
+	return os.RemoveAll(filepath.Clean(st.Container(id)))
+}
