@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -79,6 +81,13 @@ func (s *Store) PutContainer(r *record.Record, undoFirst func(*undo.Entry) error
 		return err
 	}
 	if err := sys.WriteFile(filepath.Join(dir, "config.json"), r.Line(), 0o600, false); err != nil {
+		return err
+	}
+	state, err := json.Marshal(&State{Created: time.Now().UTC()})
+	if err == nil {
+		err = sys.WriteFile(filepath.Join(dir, "state.json"), append(state, '\n'), 0o600, false)
+	}
+	if err != nil {
 		return err
 	}
 	var st unix.Stat_t

@@ -117,6 +117,15 @@ func (l *Log) Drop(e *Entry) error {
 	return nil
 }
 
+// Undo undoes one entry, and then drops it. An Up that fails undoes what it
+// did itself in this way; Replay would also take what an earlier one did.
+func (l *Log) Undo(e *Entry) error {
+	if err := e.run(); err != nil {
+		return fmt.Errorf("undo %s of %s: %w", e.Op, e.Stage, err)
+	}
+	return l.Drop(e)
+}
+
 // Entries lists what is to undo, oldest first. A log that is not there is
 // empty.
 func (l *Log) Entries() ([]*Entry, error) {
@@ -173,11 +182,7 @@ func (l *Log) Replay(stage string, classes ...string) error {
 		if stage != "" && e.Stage != stage || len(classes) > 0 && !slices.Contains(classes, e.Class) {
 			continue
 		}
-		if err := e.run(); err != nil {
-			errs = append(errs, fmt.Errorf("undo %s of %s: %w", e.Op, e.Stage, err))
-			continue
-		}
-		if err := l.Drop(e); err != nil {
+		if err := l.Undo(e); err != nil {
 			errs = append(errs, err)
 		}
 	}

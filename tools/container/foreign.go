@@ -1,0 +1,99 @@
+package container
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"shocker.sh/lib/applet"
+	"shocker.sh/lib/container"
+	"shocker.sh/lib/record"
+	"shocker.sh/lib/stage"
+	"shocker.sh/lib/store"
+	"shocker.sh/lib/undo"
+)
+
+// line is a record as JSON without the newline.
+func line(r *record.Record) json.RawMessage { return bytes.TrimSpace(r.Line()) }
+
+// foreign executes another's stage with a record on its stdin and returns
+// what it writes to stdout.
+func foreign(ctx context.Context, io applet.IO, in []byte, program string, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Args[0] = filepath.Base(program)
+	cmd.Stdin = bytes.NewReader(in)
+	cmd.Stderr = io.Err
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", program, err)
+	}
+	return out, nil
+}
+
+// foreignLast executes another's last stage as the printed pipeline does: the
+// record on its stdin, our stdin as descriptor 3. Its exit status is taken for
+// the program's.
+func (p *Pipeline) foreignLast(c *cli.Context, host stage.Host, st *store.Store, program string, log *undo.Log, r *record.Record, started func() error) error {
+	io := applet.Streams(c)
+	args, err := render(c, p.Last.Flags)
+	if err != nil {
+		return err
+	}
+	entry := &undo.Entry{
+		Stage: p.Last.Name, Class: undo.Exit, Op: undo.OpDown,
+		Args: []string{program, stage.Down}, Record: line(r),
+	}
+	if err := log.Push(entry); err != nil {
+		return err
+	}
+	if err := st.PutRecord(r); err != nil {
+		return err
+	}
+	state, err := st.State(r.ID())
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(c.Context, program, append([]string{"--record", "-", "--stdin", "3"}, args...)...)
+	cmd.Args[0] = filepath.Base(program)
+	cmd.Stdin = bytes.NewReader(r.Line())
+	cmd.Stdout, cmd.Stderr = io.Out, io.Err
+	cmd.ExtraFiles = []*os.File{io.In}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	state.Started = time.Now().UTC()
+	state.Remove = c.Bool("rm")
+	err = errors.Join(st.PutState(r.ID(), state), started())
+	waitErr := cmd.Wait()
+	code := cmd.ProcessState.ExitCode()
+	if ws, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
+		code = 128 + int(ws.Signal())
+	}
+	var exit *exec.ExitError
+	if waitErr != nil && !errors.As(waitErr, &exit) {
+		err = errors.Join(err, waitErr)
+	}
+	state.Finished = time.Now().UTC()
+	state.ExitStatus = &code
+	err = errors.Join(err, st.PutState(r.ID(), state), log.Replay("", undo.Exit))
+	if state.Remove {
+		err = errors.Join(err, container.Remove(host, st, r.ID()))
+	}
+	if err != nil {
+		return err
+	}
+	if code != 0 {
+		return &applet.ExitError{Code: code}
+	}
+	return nil
+}

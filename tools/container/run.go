@@ -1,0 +1,194 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/urfave/cli/v2"
+
+	"shocker.sh/lib/applet"
+	"shocker.sh/lib/container"
+	"shocker.sh/lib/record"
+	"shocker.sh/lib/stage"
+	"shocker.sh/lib/store"
+	"shocker.sh/lib/undo"
+	"shocker.sh/tools/internal/porcelain"
+	"shocker.sh/tools/shocker-spec/spec"
+)
+
+// Last is the last stage of a run.
+type Last struct {
+	Name  string
+	Flags []cli.Flag // without those by which it takes records
+	// Command is the stage as a program: `shocker-run --record -`.
+	Command applet.Applet
+	// Run runs the record's program and returns its exit status as an
+	// applet.ExitError. It calls started once the program runs, or has
+	// failed to.
+	Run func(c *cli.Context, host stage.Host, r *record.Record, started func() error) error
+}
+
+// Pipeline is the list of stages of a run. The command line, what is printed
+// with -n and what is done come from it.
+type Pipeline struct {
+	Stages []applet.Stage // those between the first and the last
+	Last   Last
+}
+
+// Run returns the command that runs a program in a new container.
+func (p *Pipeline) Run() *cli.Command {
+	return &cli.Command{
+		Name:      "run",
+		Usage:     "run a program in a new container",
+		ArgsUsage: "IMAGE [PROGRAM [ARG...]]",
+		Description: "One argument that holds white space or a shell operator is given to the\n" +
+			"container's /bin/sh -c; several are a program and its arguments.\n" +
+			"The flags are those of the stages, under whose names they stand.",
+		Flags: append([]cli.Flag{
+			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "print the pipeline that does the same"},
+		}, p.flags()...),
+		Action: func(c *cli.Context) error {
+			o, err := spec.FromContext(c)
+			if err != nil {
+				return err
+			}
+			if c.Bool("dry-run") {
+				line, err := p.print(c, stage.FromEnv())
+				if err != nil {
+					return err
+				}
+				return porcelain.Printf(c, "%s\n", line)
+			}
+			host, st, err := porcelain.Open(c)
+			if err == nil {
+				err = p.compose(c, host, st, o)
+			}
+			return notStarted(err)
+		},
+	}
+}
+
+// notStarted gives an error without a status of its own that of a program
+// that was never reached.
+func notStarted(err error) error {
+	var exit *applet.ExitError
+	if err == nil || errors.As(err, &exit) {
+		return err
+	}
+	return &applet.ExitError{Code: applet.NotStarted, Err: err}
+}
+
+// flags is the union of the stages' flags, each under the name of its stage.
+func (p *Pipeline) flags() []cli.Flag {
+	all := categorized(spec.Name, spec.Flags)
+	for _, s := range p.Stages {
+		all = append(all, categorized(s.Name, s.Flags)...)
+	}
+	return append(all, categorized(p.Last.Name, p.Last.Flags)...)
+}
+
+// compose is the pipeline within this process, as far as its stages are ours.
+func (p *Pipeline) compose(c *cli.Context, host stage.Host, st *store.Store, o *spec.Options) (retErr error) {
+	ctx := c.Context
+	r, busy, err := p.first(c, host, st, o)
+	if err != nil {
+		return err
+	}
+	log := undo.Open(host.RunDir(r.ID()))
+	reached := false // the program
+	started := func() error {
+		reached = true
+		return busy.Done()
+	}
+	defer func() {
+		if !reached {
+			retErr = errors.Join(retErr, busy.Done(), container.Remove(host, st, r.ID()))
+		}
+	}()
+	for _, s := range p.Stages {
+		if err := p.stage(ctx, c, host, s, log, &r); err != nil {
+			return fmt.Errorf("%s: %w", s.Name, err)
+		}
+	}
+	program, err := host.Resolve(p.Last.Name)
+	if err != nil {
+		return err
+	}
+	if program != "" {
+		return p.foreignLast(c, host, st, program, log, r, started)
+	}
+	return p.Last.Run(c, host, r, started)
+}
+
+// first is the first stage: ours, or the foreign one in its place.
+func (p *Pipeline) first(c *cli.Context, host stage.Host, st *store.Store, o *spec.Options) (*record.Record, *undo.Busy, error) {
+	program, err := host.Resolve(spec.Name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if program == "" {
+		return spec.Make(host, st, o, p.Last.Name)
+	}
+	args, err := render(c, spec.Flags)
+	if err != nil {
+		return nil, nil, err
+	}
+	out, err := foreign(c.Context, applet.Streams(c), nil, program, append(args, c.Args().Slice()...)...)
+	if err != nil {
+		return nil, nil, err
+	}
+	r, err := record.Parse(out)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", program, err)
+	}
+	dir, err := host.MakeRun(r.ID())
+	if err != nil {
+		return nil, nil, err
+	}
+	busy, err := undo.Open(dir).Begin(p.Last.Name)
+	return r, busy, err
+}
+
+// stage lets one stage take effect on the record.
+func (p *Pipeline) stage(ctx context.Context, c *cli.Context, host stage.Host, s applet.Stage, log *undo.Log, r **record.Record) error {
+	program, err := host.Resolve(s.Name)
+	if err != nil {
+		return err
+	}
+	if program == "" {
+		h, err := s.Open(host, c)
+		if err != nil {
+			return err
+		}
+		return h.Up(ctx, *r)
+	}
+	args, err := render(c, s.Flags)
+	if err != nil {
+		return err
+	}
+	entry := &undo.Entry{
+		Stage: s.Name, Class: undo.Rm, Op: undo.OpDown,
+		Args: []string{program, stage.Down}, Record: line(*r),
+	}
+	if s.Name == "shocker-net" {
+		entry.Class = undo.Exit
+	}
+	if err := log.Push(entry); err != nil {
+		return err
+	}
+	out, err := foreign(ctx, applet.Streams(c), (*r).Line(), program, append([]string{stage.Up}, args...)...)
+	if err != nil {
+		return err
+	}
+	next, err := record.Parse(out)
+	if err != nil {
+		return fmt.Errorf("%s: %w", program, err)
+	}
+	if next.ID() != (*r).ID() {
+		return fmt.Errorf("%s: gave back the record of %s for that of %s", program, next.ID(), (*r).ID())
+	}
+	*r = next
+	entry.Record = line(next)
+	return log.Update(entry)
+}

@@ -1,0 +1,276 @@
+// Package image is the porcelain of images: images, init, commit and rmi.
+package image
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/urfave/cli/v2"
+
+	"shocker.sh/lib/applet"
+	"shocker.sh/lib/btrfs"
+	"shocker.sh/lib/container"
+	"shocker.sh/lib/record"
+	"shocker.sh/lib/stage"
+	"shocker.sh/lib/store"
+	"shocker.sh/tools/internal/porcelain"
+)
+
+// ErrInUse is an image that containers were made from.
+var ErrInUse = errors.New("is in use")
+
+// Images lists the images.
+var Images = &cli.Command{
+	Name:  "images",
+	Usage: "list the images",
+	Flags: []cli.Flag{
+		&cli.BoolFlag{Name: "l", Usage: "long: digest and time of creation too"},
+		&cli.BoolFlag{Name: "q", Usage: "ids only"},
+		&cli.BoolFlag{Name: "json", Usage: "one JSON object a line"},
+	},
+	Action: func(c *cli.Context) error {
+		_, st, err := porcelain.Open(c)
+		if err != nil {
+			return err
+		}
+		images, err := st.Images()
+		if err != nil {
+			return err
+		}
+		list := porcelain.List{Header: []string{"IMAGE_ID", "SOURCE"}}
+		if c.Bool("l") {
+			list.Header = append(list.Header, "DIGEST", "CREATED")
+		}
+		for _, i := range images {
+			row := porcelain.Row{ID: i.ID, Columns: []string{i.ID, i.Source}, JSON: show(i)}
+			if c.Bool("l") {
+				row.Columns = append(row.Columns, i.Digest, i.Created.Format(time.RFC3339))
+			}
+			list.Rows = append(list.Rows, row)
+		}
+		return list.Print(c)
+	},
+}
+
+// shown is an image as scripts see it: its file with its id.
+type shown struct {
+	ID string `json:"id"`
+	*store.Image
+}
+
+func show(i *store.Image) any { return shown{i.ID, i} }
+
+// Inspect prints the whole of an image.
+func Inspect(st *store.Store, called string) (any, error) {
+	i, err := st.FindImage(called)
+	if err != nil {
+		return nil, err
+	}
+	return show(i), nil
+}
+
+// Init makes an image from a directory.
+var Init = &cli.Command{
+	Name:      "init",
+	Usage:     "make an image from a directory",
+	ArgsUsage: "DIR",
+	Action: func(c *cli.Context) (retErr error) {
+		if c.NArg() != 1 {
+			return applet.Usagef("want one directory (see %s --help)", c.App.HelpName)
+		}
+		_, st, err := porcelain.Open(c)
+		if err != nil {
+			return err
+		}
+		dir := c.Args().First()
+		img := &store.Image{Source: dir, Created: time.Now().UTC()}
+		img.Config.Created = &img.Created
+		img.Config.Platform = ispec.Platform{Architecture: porcelain.Architecture, OS: "linux"}
+		img.Config.Config.Cmd = []string{"/bin/sh"}
+		img.Config.RootFS.Type = "layers"
+		img.Config.History = []ispec.History{{Created: &img.Created, CreatedBy: "shocker init " + dir}}
+		err = addLayer(st, img, func(path string) error {
+			if err := btrfs.Create(path); err != nil {
+				return err
+			}
+			return copyTree(c.Context, dir, path)
+		})
+		if err != nil {
+			return fmt.Errorf("make an image from %s: %w", dir, err)
+		}
+		if err := st.PutImage(img); err != nil {
+			return err
+		}
+		return porcelain.Printf(c, "Created: %s\n", img.ID)
+	},
+}
+
+// addLayer makes a layer of what fill puts into a subvolume, and adds it to
+// the image. Until the image is put the layer is nobody's: a sweep takes it.
+func addLayer(st *store.Store, img *store.Image, fill func(path string) error) (retErr error) {
+	release, err := st.Use()
+	if err != nil {
+		return err
+	}
+	defer func() { retErr = errors.Join(retErr, release()) }()
+	temp, done, err := st.Temp("layer")
+	if err != nil {
+		return err
+	}
+	defer func() { retErr = errors.Join(retErr, done()) }()
+	path := filepath.Join(temp, "layer")
+	if err := fill(path); err != nil {
+		return err
+	}
+	if err := btrfs.SetReadOnly(path, true); err != nil {
+		return err
+	}
+	uuid, err := btrfs.UUID(path)
+	if err != nil {
+		return err
+	}
+	if err := btrfs.SyncFS(path); err != nil {
+		return err
+	}
+	name := "local-" + uuid
+	if err := os.Rename(path, st.Layer(name)); err != nil {
+		return err
+	}
+	img.Layers = append(img.Layers, name)
+	return nil
+}
+
+// Rmi removes images.
+var Rmi = &cli.Command{
+	Name:      "rmi",
+	Usage:     "remove images",
+	ArgsUsage: "IMAGE...",
+	Action: func(c *cli.Context) error {
+		host, st, err := porcelain.Open(c)
+		if err != nil {
+			return err
+		}
+		return porcelain.Each(c, func(called string) error { return Remove(c, host, st, called) })
+	},
+}
+
+// Remove removes an image that no container was made from.
+func Remove(c *cli.Context, host stage.Host, st *store.Store, called string) error {
+	img, err := st.FindImage(called)
+	if err != nil {
+		return err
+	}
+	containers, err := container.List(host, st)
+	if err != nil {
+		return err
+	}
+	for _, ps := range containers {
+		if ps.Record.Annotation(record.AnnotationImage) == img.ID {
+			return fmt.Errorf("image %s %w by container %s: remove that first", img.ID, ErrInUse, ps.ID)
+		}
+	}
+	if err := st.RemoveImage(img.ID); err != nil {
+		return err
+	}
+	if _, err := st.SweepLayers(); err != nil {
+		return err
+	}
+	return porcelain.Printf(c, "Removed: %s\n", img.ID)
+}
+
+// Commit returns the command that makes an image of a container. freeze
+// stops a running container and returns what lets it go on.
+func Commit(freeze func(stage.Host, *record.Record) (thaw func() error, err error)) *cli.Command {
+	return &cli.Command{
+		Name:      "commit",
+		Usage:     "make an image of a container, in the place of another if one is named",
+		ArgsUsage: "CONTAINER [IMAGE]",
+		Action: func(c *cli.Context) error {
+			if c.NArg() < 1 || c.NArg() > 2 {
+				return applet.Usagef("want a container, and an image if it is to be replaced (see %s --help)", c.App.HelpName)
+			}
+			host, st, err := porcelain.Open(c)
+			if err != nil {
+				return err
+			}
+			id, err := st.FindContainer(c.Args().First())
+			if err != nil {
+				return err
+			}
+			ps, err := container.Get(host, st, id)
+			if err != nil {
+				return err
+			}
+			var old *store.Image
+			if called := c.Args().Get(1); called != "" {
+				if old, err = st.FindImage(called); err != nil {
+					return err
+				}
+			}
+			img, err := committed(st, ps)
+			if err != nil {
+				return err
+			}
+			err = addLayer(st, img, func(path string) (retErr error) {
+				if ps.Status == container.Running {
+					thaw, err := freeze(host, ps.Record)
+					if err != nil {
+						return err
+					}
+					defer func() { retErr = errors.Join(retErr, thaw()) }()
+				}
+				return btrfs.Snapshot(st.Rootfs(id), path, false)
+			})
+			if err != nil {
+				return fmt.Errorf("commit %s: %w", id, err)
+			}
+			if old == nil {
+				if err := st.PutImage(img); err != nil {
+					return err
+				}
+				return porcelain.Printf(c, "Created: %s\n", img.ID)
+			}
+			if err := st.ReplaceImage(old.ID, img); err != nil {
+				return err
+			}
+			if _, err := st.SweepLayers(); err != nil {
+				return err
+			}
+			return porcelain.Printf(c, "Removed: %s\nCreated: %s\n", old.ID, img.ID)
+		},
+	}
+}
+
+// committed is the image that a container was made from, as far as that is
+// still known, for one more layer.
+func committed(st *store.Store, ps *container.Container) (*store.Image, error) {
+	img := &store.Image{Source: ps.Record.Annotation(record.AnnotationSource)}
+	base, err := st.Image(ps.Record.Annotation(record.AnnotationImage))
+	switch {
+	case err == nil:
+		img.Layers = append(img.Layers, base.Layers...)
+		// A copy by value of the maps and slices that we add to.
+		data, err := json.Marshal(base.Config)
+		if err == nil {
+			err = json.Unmarshal(data, &img.Config)
+		}
+		if err != nil {
+			return nil, err
+		}
+	case errors.Is(err, store.ErrNoImage):
+		img.Config.Platform = ispec.Platform{Architecture: porcelain.Architecture, OS: "linux"}
+	default:
+		return nil, err
+	}
+	img.Created = time.Now().UTC()
+	img.Config.Created = &img.Created
+	img.Config.History = append(img.Config.History, ispec.History{
+		Created: &img.Created, CreatedBy: "shocker commit " + ps.ID,
+	})
+	return img, nil
+}

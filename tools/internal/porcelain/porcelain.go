@@ -1,0 +1,98 @@
+// Package porcelain is what the verbs for people share: how they begin, how
+// they treat several arguments, and how they list.
+package porcelain
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"shocker.sh/lib/applet"
+	"shocker.sh/lib/stage"
+	"shocker.sh/lib/store"
+)
+
+// Architecture of this machine, as image configs name it (GOARCH).
+const Architecture = runtime.GOARCH
+
+// Open begins a verb: only root may, and the store is made if it is not
+// there.
+func Open(c *cli.Context) (stage.Host, *store.Store, error) {
+	host := stage.FromEnv()
+	if err := applet.NeedRoot(); err != nil {
+		return host, nil, err
+	}
+	st, err := store.Open(host.Store, applet.Talk(applet.Streams(c), c.App.Name))
+	return host, st, err
+}
+
+// Printf writes to stdout in one write.
+func Printf(c *cli.Context, format string, a ...any) error {
+	_, err := fmt.Fprintf(applet.Streams(c).Out, format, a...)
+	return err
+}
+
+// Each does f for every argument. One that fails is reported and stops no
+// other.
+func Each(c *cli.Context, f func(arg string) error) error {
+	if c.NArg() == 0 {
+		return applet.Usagef("say which (see %s --help)", c.App.HelpName)
+	}
+	var errs []error
+	for _, arg := range c.Args().Slice() {
+		if err := f(arg); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// List is a listing: a header and rows, one tab between the columns.
+type List struct {
+	Header []string
+	Rows   []Row
+}
+
+// Row is one line of a listing in its three forms.
+type Row struct {
+	ID      string
+	Columns []string
+	JSON    any
+}
+
+// Print writes the listing as the flags -q and --json ask.
+func (l *List) Print(c *cli.Context) error {
+	var b bytes.Buffer
+	switch {
+	case c.Bool("q"):
+		for _, r := range l.Rows {
+			b.WriteString(r.ID + "\n")
+		}
+	case c.Bool("json"):
+		enc := json.NewEncoder(&b)
+		enc.SetEscapeHTML(false)
+		for _, r := range l.Rows {
+			if err := enc.Encode(r.JSON); err != nil {
+				return err
+			}
+		}
+	default:
+		b.WriteString(strings.Join(l.Header, "\t") + "\n")
+		for _, r := range l.Rows {
+			for i, column := range r.Columns {
+				if i > 0 {
+					b.WriteByte('\t')
+				}
+				b.WriteString(applet.Escape(column))
+			}
+			b.WriteByte('\n')
+		}
+	}
+	_, err := applet.Streams(c).Out.Write(b.Bytes())
+	return err
+}
