@@ -1,5 +1,5 @@
 module shocker.sh/shocker-cg
 
-go 1.26
+go 1.26.0
 
 require shocker.sh/lib v0.0.0

@@ -147,6 +147,26 @@ func Command(cmd *cli.Command) Applet {
 // Streams returns the IO that RunCommand was given.
 func Streams(c *cli.Context) IO { return c.App.Metadata["io"].(IO) }
 
+const helpTemplate = `{{.HelpName}} - {{.Usage}}
+
+usage: {{if .UsageText}}{{.UsageText}}{{else}}{{.HelpName}}{{if .VisibleFlags}} [FLAG...]{{end}}{{if .VisibleCommands}} COMMAND{{end}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}{{end}}
+{{- if .Description}}
+
+{{.Description}}{{end}}
+{{- if .VisibleCommands}}
+
+Commands:{{range .VisibleCommands}}
+  {{join .Names ", "}}{{"\t"}}{{.Usage}}{{end}}{{end}}
+{{- if .VisibleFlagCategories}}
+{{range .VisibleFlagCategories}}
+{{if .Name}}{{.Name}}:{{else}}Flags:{{end}}{{range .Flags}}
+  {{.}}{{end}}
+{{end}}{{else if .VisibleFlags}}
+
+Flags:{{range .VisibleFlags}}
+  {{.}}{{end}}
+{{end}}`
+
 // RunCommand parses args[1:] as cmd's command line and calls its action, or
 // that of a subcommand.
 func RunCommand(ctx context.Context, cmd *cli.Command, io IO, args []string) error {
@@ -168,6 +188,7 @@ func RunCommand(ctx context.Context, cmd *cli.Command, io IO, args []string) err
 		Metadata:               map[string]any{"io": io},
 		Writer:                 io.Out,
 		ErrWriter:              io.Err,
+		CustomAppHelpTemplate:  helpTemplate,
 		HideHelpCommand:        true,
 		HideVersion:            true,
 		UseShortOptionHandling: true,

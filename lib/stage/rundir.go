@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -62,11 +63,17 @@ func (h Host) RemoveRun(id string) error {
 // UnmountRun takes the root of the run dirs away if nothing is in it.
 func (h Host) UnmountRun() error {
 	entries, err := os.ReadDir(h.Run)
-	if errors.Is(err, fs.ErrNotExist) || len(entries) > 0 {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
+	}
+	for _, e := range entries {
+		// What is in use is not empty, and stays.
+		if err := os.Remove(filepath.Join(h.Run, e.Name())); err != nil {
+			return nil
+		}
 	}
 	mounted, err := sys.IsMountPoint(h.Run)
 	if err != nil || !mounted {

@@ -156,6 +156,16 @@ func (s *Store) RemoveImage(id string) (retErr error) {
 	return os.Rename(s.Path("images", id), temp+"/image")
 }
 
+// PutLayer makes the subvolume at temp the layer of that name, in one step:
+// as a read-only snapshot, since one that is read-only cannot be renamed into
+// another directory. fs.ErrExist means that the layer is there already.
+func (s *Store) PutLayer(temp, name string) error {
+	if err := btrfs.SyncFS(temp); err != nil {
+		return err
+	}
+	return btrfs.Snapshot(temp, s.Layer(name), true)
+}
+
 // SweepLayers deletes the layers that no image has, and returns their names.
 // It does nothing while somebody makes an image.
 func (s *Store) SweepLayers() (deleted []string, retErr error) {

@@ -3,59 +3,95 @@ package undo
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// killTimeout limits how long a killed process may take to leave its cgroup.
+// killTimeout limits how long killed processes may take to leave their cgroup.
 const killTimeout = 10 * time.Second
 
-// removeCgroups kills what runs in the given cgroups and removes them with
-// the groups that were made below them.
+// removeCgroups kills what runs in the given cgroups and removes them, with the
+// groups that were made below them and with those of their parents that
+// shocker-cg has made and nobody needs any more.
 func removeCgroups(dirs []Dir) error {
-	ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
-	defer cancel()
-	var errs []error
+	var busy []string
 	for _, d := range dirs {
-		if err := removeCgroup(ctx, d); err != nil {
-			errs = append(errs, err)
+		is, err := d.is()
+		if err != nil {
+			return err
+		}
+		if !is {
+			continue
+		}
+		if err := rmdirTree(d.Path); errors.Is(err, unix.EBUSY) {
+			busy = append(busy, d.Path)
+		} else if err != nil {
+			return err
 		}
 	}
-	return errors.Join(errs...)
+	if err := killAndRemove(busy); err != nil {
+		return err
+	}
+	for _, d := range dirs {
+		if err := PruneCgroup(d.Path); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func removeCgroup(ctx context.Context, d Dir) error {
-	if d.Ino != 0 {
-		var st unix.Stat_t
-		err := unix.Stat(d.Path, &st)
-		if errors.Is(err, unix.ENOENT) || err == nil && st.Ino != d.Ino {
-			return nil
-		}
-		if err != nil {
-			return &os.PathError{Op: "stat", Path: d.Path, Err: err}
-		}
+// is says whether the group at d.Path is the one that the entry names. Without
+// an inode the command was killed before it knew it; then the sticky bit, which
+// shocker-cg gives a group in the very call that makes it, tells ours from
+// somebody else's.
+func (d Dir) is() (bool, error) {
+	var st unix.Stat_t
+	err := unix.Lstat(d.Path, &st)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
 	}
+	if err != nil {
+		return false, &os.PathError{Op: "lstat", Path: d.Path, Err: err}
+	}
+	if d.Ino != 0 {
+		return st.Ino == d.Ino, nil
+	}
+	return st.Mode&unix.S_ISVTX != 0, nil
+}
+
+func killAndRemove(dirs []string) error {
+	if len(dirs) == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
+	defer cancel()
 	wait := time.Millisecond
 	for {
-		err := rmdirTree(d.Path)
-		if err == nil || !errors.Is(err, unix.EBUSY) {
+		if err := KillCgroup(ctx, dirs); err != nil {
 			return err
 		}
-		if err := killAll(d.Path); err != nil {
-			return err
+		var left []string
+		var busy error
+		for _, dir := range dirs {
+			if err := rmdirTree(dir); errors.Is(err, unix.EBUSY) {
+				left, busy = append(left, dir), err
+			} else if err != nil {
+				return err
+			}
 		}
-		// The kernel tells nobody when a dead process has left its group.
-		select {
+		if dirs = left; len(dirs) == 0 {
+			return nil
+		}
+		select { // the kernel tells nobody when the dead have left
 		case <-ctx.Done():
-			return err
+			return busy
 		case <-time.After(wait):
-			wait = min(2*wait, 100*time.Millisecond)
+			wait = min(2*wait, 50*time.Millisecond)
 		}
 	}
 }
@@ -84,77 +120,120 @@ func rmdirTree(path string) error {
 	return &os.PathError{Op: "remove cgroup", Path: path, Err: err}
 }
 
-// killAll kills every process in the cgroup and below: by cgroup.kill (kernel
-// 5.14, cgroup v2), else one by one. A frozen group of v1 is thawed, or it
-// could not die.
-func killAll(path string) error {
-	err := os.WriteFile(filepath.Join(path, "cgroup.kill"), []byte("1"), 0)
-	if err == nil || errors.Is(err, fs.ErrNotExist) && !exists(path) {
-		return nil
-	}
-	return filepath.WalkDir(path, func(p string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
+// PruneCgroup removes the parents of a group that is not there, as far as
+// shocker-cg has made them (they are sticky) and nothing else is in them.
+func PruneCgroup(path string) error {
+	for dir := filepath.Dir(path); ; dir = filepath.Dir(dir) {
+		var st unix.Stat_t
+		err := unix.Lstat(dir, &st)
+		if err == nil && (st.Mode&unix.S_ISVTX == 0 || !isCgroup(dir)) {
 			return nil
 		}
-		if err != nil || !d.IsDir() {
-			return err
+		if err == nil {
+			err = unix.Rmdir(dir)
 		}
-		return killGroup(p)
-	})
-}
-
-func killGroup(path string) error {
-	procs, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENOTEMPTY) {
 			return nil
 		}
-		return err
-	}
-	for line := range strings.Lines(string(procs)) {
-		pid, err := strconv.Atoi(strings.TrimSpace(line))
-		if err != nil || pid <= 1 {
-			continue // 0: a process of a pid namespace that we do not see
-		}
-		if err := killMember(path, pid); err != nil {
-			return err
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return &os.PathError{Op: "remove cgroup", Path: dir, Err: err}
 		}
 	}
-	thaw := filepath.Join(path, "freezer.state")
-	if exists(thaw) {
-		return os.WriteFile(thaw, []byte("THAWED"), 0)
-	}
-	return nil
 }
 
-// killMember kills a process if it is still in the cgroup after it cannot be
-// recycled any more: the pidfd holds its identity, not its number.
-func killMember(path string, pid int) error {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if errors.Is(err, unix.ESRCH) {
-		return nil
+func isCgroup(dir string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) == nil &&
+		(st.Type == unix.CGROUP2_SUPER_MAGIC || st.Type == unix.CGROUP_SUPER_MAGIC)
+}
+
+// KillCgroup kills every process in a cgroup and below it, and returns when
+// none is left. dirs are the group's directories: one on cgroup v2, one in each
+// hierarchy on v1; one that is not there is empty. Nothing escapes by forking:
+// cgroup.kill (kernel 5.14) is atomic, and on v1 the group is frozen first.
+func KillCgroup(ctx context.Context, dirs []string) error {
+	wait := time.Millisecond
+	for {
+		left, err := killOnce(dirs)
+		if err != nil || !left {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("kill the processes in %s: %w", dirs[0], ctx.Err())
+		case <-time.After(wait):
+			wait = min(2*wait, 50*time.Millisecond)
+		}
 	}
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	procs, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
-	if err != nil {
-		return err
-	}
-	for line := range strings.Lines(string(procs)) {
-		if strings.TrimSpace(line) == strconv.Itoa(pid) {
-			err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-			if errors.Is(err, unix.ESRCH) {
-				return nil
+}
+
+// killOnce kills what it sees and says whether it saw anything.
+func killOnce(dirs []string) (left bool, retErr error) {
+	for _, dir := range dirs {
+		// Writing to a group that is empty costs less than looking first.
+		if err := write(dir, "cgroup.kill", "1"); err == nil {
+			continue
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+		err := write(dir, "freezer.state", "FROZEN")
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		// What v1 has frozen dies when it is thawed. A container may have
+		// frozen groups of its own below.
+		defer func() {
+			err := walkCgroup(dir, func(dir string) error { return write(dir, "freezer.state", "THAWED") })
+			if !errors.Is(err, fs.ErrNotExist) {
+				retErr = errors.Join(retErr, err)
 			}
+		}()
+	}
+	for _, dir := range dirs {
+		err := walkCgroup(dir, func(dir string) error {
+			some, err := killMembers(dir)
+			left = left || some
+			return err
+		})
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return left, err
+		}
+	}
+	return left, nil
+}
+
+// walkCgroup calls f on a cgroup and on those below it that are still there.
+func walkCgroup(dir string, f func(dir string) error) error {
+	if err := f(dir); err != nil {
+		return err
+	}
+	children, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, c := range children {
+		if !c.IsDir() {
+			continue
+		}
+		if err := walkCgroup(filepath.Join(dir, c.Name()), f); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
 	return nil
 }
 
-func exists(path string) bool {
-	_, err := os.Lstat(path)
-	return err == nil
+// write writes to a file of a cgroup; unlike os.WriteFile it never makes one.
+func write(dir, file, value string) error {
+	f, err := os.OpenFile(filepath.Join(dir, file), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	if errors.Is(err, unix.ENODEV) {
+		err = fs.ErrNotExist // the group was removed
+	}
+	return errors.Join(err, f.Close())
 }

@@ -24,7 +24,10 @@ func copyTree(ctx context.Context, from, to string) error {
 	if !st.IsDir() {
 		return &os.PathError{Op: "copy", Path: from, Err: unix.ENOTDIR}
 	}
-	if from, err = filepath.EvalSymlinks(from); err != nil {
+	if from, err = filepath.EvalSymlinks(from); err == nil {
+		from, err = filepath.Abs(from)
+	}
+	if err != nil {
 		return err
 	}
 	if rel, err := filepath.Rel(from, to); err != nil || filepath.IsLocal(rel) {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -127,18 +126,12 @@ func addLayer(st *store.Store, img *store.Image, fill func(path string) error) (
 	if err := fill(path); err != nil {
 		return err
 	}
-	if err := btrfs.SetReadOnly(path, true); err != nil {
-		return err
-	}
 	uuid, err := btrfs.UUID(path)
 	if err != nil {
 		return err
 	}
-	if err := btrfs.SyncFS(path); err != nil {
-		return err
-	}
 	name := "local-" + uuid
-	if err := os.Rename(path, st.Layer(name)); err != nil {
+	if err := st.PutLayer(path, name); err != nil {
 		return err
 	}
 	img.Layers = append(img.Layers, name)
