@@ -1,0 +1,93 @@
+package group
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"shocker.sh/shocker-cg/internal/hierarchy"
+)
+
+// Group is a cgroup, which may or may not exist.
+type Group struct {
+	Path        string // below every mount: /ps_42152
+	Hierarchies []hierarchy.Hierarchy
+}
+
+// New returns the group at an absolute path in the hierarchies below root
+// (/sys/fs/cgroup). Nothing is made.
+func New(root, path string) (*Group, error) {
+	if err := CheckPath(path); err != nil {
+		return nil, err
+	}
+	found, err := hierarchy.Find(root)
+	if err != nil {
+		return nil, err
+	}
+	return &Group{path, found}, nil
+}
+
+// CheckPath refuses a path that is not absolute and clean, and the root.
+func CheckPath(path string) error {
+	switch {
+	case strings.Count(path, ":") == 2 && !strings.Contains(path, "/"):
+		return fmt.Errorf("%w: %q is for the systemd driver; give an absolute path such as /ps_42152", ErrBadPath, path)
+	case !strings.HasPrefix(path, "/") || path != filepath.Clean(path) || path == "/":
+		return fmt.Errorf("%w: %q; give an absolute path such as /ps_42152", ErrBadPath, path)
+	}
+	return nil
+}
+
+// In is the group's directory in one hierarchy.
+func (g *Group) In(h hierarchy.Hierarchy) string { return filepath.Join(h.Mount, g.Path) }
+
+// Dirs are the group's directories in all hierarchies.
+func (g *Group) Dirs() []string {
+	dirs := make([]string, len(g.Hierarchies))
+	for i, h := range g.Hierarchies {
+		dirs[i] = g.In(h)
+	}
+	return dirs
+}
+
+// Find returns the hierarchy that has a controller, under the name of its
+// version. The devices and the freezer of v2 are no controllers there, but
+// part of every group.
+func (g *Group) Find(controller string) (hierarchy.Hierarchy, bool) {
+	var v2 *hierarchy.Hierarchy
+	for i, h := range g.Hierarchies {
+		if h.Has(controller) {
+			return h, true
+		}
+		if h.Version == 2 {
+			v2 = &g.Hierarchies[i]
+		}
+	}
+	if v2 != nil && (controller == "devices" || controller == "freezer") {
+		return *v2, true
+	}
+	return hierarchy.Hierarchy{}, false
+}
+
+// Missing lists the directories of the group that are not there.
+func (g *Group) Missing() ([]string, error) {
+	var missing []string
+	for _, dir := range g.Dirs() {
+		_, err := os.Lstat(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			missing = append(missing, dir)
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	return missing, nil
+}
+
+// Exists says whether the group is there in any hierarchy.
+func (g *Group) Exists() (bool, error) {
+	missing, err := g.Missing()
+	return len(missing) < len(g.Hierarchies), err
+}
