@@ -1,0 +1,27 @@
+package spawn
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+)
+
+var (
+	// ErrUnsupported is an architecture without a stub.
+	ErrUnsupported = fmt.Errorf("spawn: no stub for %s", runtime.GOARCH)
+	// ErrTableFull is a table with more steps or bytes than it has room for.
+	ErrTableFull = errors.New("spawn: the table is full")
+	// ErrDied is a child that was killed before it executed its program.
+	ErrDied = errors.New("the process was killed before it executed its program")
+	// ErrGone is a process that has ended, whoever has its number now.
+	ErrGone = errors.New("the process has ended")
+)
+
+// StepError is a step of the child that failed. Err is the errno.
+type StepError struct {
+	Step string // what was tried on what: "mount proc on /proc"
+	Err  error
+}
+
+func (e *StepError) Error() string { return e.Step + ": " + e.Err.Error() }
+func (e *StepError) Unwrap() error { return e.Err }

@@ -1,0 +1,264 @@
+package spawn
+
+import (
+	"fmt"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// step is one system call of the child, as the stub reads it.
+type step struct {
+	nr       uint64
+	args     [6]uint64
+	indirect uint64 // bit n: args[n] is the address of the value
+	result   int64
+	ignore   int64 // -errno that is no failure
+	flags    uint64
+	_        uint64
+}
+
+// Flags of a step, known to the stub.
+const (
+	stepClone = 1 << 0 // in the caller, exit; in the new child, go on
+	stepData  = 1 << 1 // a result of 0 is the end of a file, and a failure
+)
+
+// header is what the stub and the parent tell each other.
+type header struct {
+	current uint64 // address of the step that runs
+	errno   int64  // -errno of the step that failed
+	allSigs uint64
+	oldSigs uint64
+	noSigs  uint64
+	pid     int32 // of the process that goes on, by CLONE_PARENT_SETTID
+	_       int32
+	scratch uint64
+}
+
+// The stub knows these numbers.
+var (
+	_ [0]struct{} = [unsafe.Offsetof(header{}.oldSigs) - 24]struct{}{}
+	_ [0]struct{} = [unsafe.Offsetof(step{}.flags) - 80]struct{}{}
+	_ [0]struct{} = [unsafe.Sizeof(step{}) - 96]struct{}{}
+)
+
+// Room of a table: steps of 96 bytes each, then strings and structures.
+const (
+	maxFirst  = 128 // steps that Start puts before the others
+	maxSteps  = 1024
+	tableSize = 512 << 10
+	headSize  = 64
+)
+
+// Ref is the address of something in the table's memory.
+type Ref uintptr
+
+// Step is one step of a table.
+type Step struct {
+	*step
+	name string
+}
+
+// Ignore lets the step fail with one errno.
+func (s *Step) Ignore(errno unix.Errno) *Step {
+	s.ignore = -int64(errno)
+	return s
+}
+
+// Result is what the system call returned, once the child is past the step.
+func (s *Step) Result() int { return int(s.result) }
+
+// Table is what a child does, step by step.
+type Table struct {
+	mem   []byte
+	head  *header
+	steps []*Step
+	data  int // offset of the free room
+	keep  []*os.File
+	err   error
+
+	status, release pipe
+}
+
+type pipe struct{ r, w *os.File }
+
+// NewTable makes an empty table. It must be closed, or started and its
+// Process closed.
+func NewTable() (*Table, error) {
+	if !supported {
+		return nil, ErrUnsupported
+	}
+	mem, err := unix.Mmap(-1, 0, tableSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, os.NewSyscallError("mmap", err)
+	}
+	t := &Table{
+		mem:  mem,
+		head: (*header)(unsafe.Pointer(&mem[0])),
+		data: headSize + (maxFirst+maxSteps)*int(unsafe.Sizeof(step{})),
+	}
+	t.head.allSigs = ^uint64(0)
+	if t.status, err = newPipe(); err == nil {
+		t.release, err = newPipe()
+	}
+	if err != nil {
+		t.Close()
+		return nil, err
+	}
+	return t, nil
+}
+
+func newPipe() (p pipe, err error) {
+	p.r, p.w, err = os.Pipe()
+	return p, err
+}
+
+// Close frees the table. A child that waits for us exits.
+func (t *Table) Close() {
+	for _, f := range []*os.File{t.status.r, t.status.w, t.release.r, t.release.w} {
+		if f != nil {
+			f.Close()
+		}
+	}
+	if t.mem != nil {
+		// The mapping cannot be busy, and its address is right.
+		_ = unix.Munmap(t.mem)
+		t.mem = nil
+	}
+}
+
+// alloc takes n bytes of the table's memory, aligned to 8.
+func (t *Table) alloc(n int) []byte {
+	if t.data+n > len(t.mem) {
+		t.err = ErrTableFull
+		return make([]byte, n) // Start reports it
+	}
+	b := t.mem[t.data : t.data+n : t.data+n]
+	t.data += (n + 7) &^ 7
+	return b
+}
+
+// Bytes puts data into the table's memory.
+func (t *Table) Bytes(data []byte) Ref {
+	b := t.alloc(max(len(data), 1))
+	copy(b, data)
+	return Ref(unsafe.Pointer(&b[0]))
+}
+
+// String puts a string with its NUL into the table's memory.
+func (t *Table) String(s string) Ref { return t.Bytes(append([]byte(s), 0)) }
+
+// Strings puts a list of strings, ended by NULL, into the table's memory, as
+// execve(2) takes its arguments.
+func (t *Table) Strings(list []string) Ref {
+	b := t.alloc(8 * (len(list) + 1))
+	for i, s := range list {
+		*(*uintptr)(unsafe.Pointer(&b[8*i])) = uintptr(t.String(s))
+	}
+	return Ref(unsafe.Pointer(&b[0]))
+}
+
+// Struct puts a copy of *v, which must hold no Go pointers, into the table's
+// memory.
+func Struct[T any](t *Table, v *T) Ref {
+	return t.Bytes(unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v)))
+}
+
+// Call adds a system call; name says what is tried on what. An argument is an
+// integer, a string, bytes, a Ref, an open file, whose descriptor it is, or an
+// earlier Step, whose result it is.
+func (t *Table) Call(name string, nr uintptr, args ...any) *Step {
+	s := t.add(name)
+	s.nr = uint64(nr)
+	for i, arg := range args {
+		switch v := arg.(type) {
+		case int:
+			s.args[i] = uint64(v)
+		case int32:
+			s.args[i] = uint64(v)
+		case int64:
+			s.args[i] = uint64(v)
+		case uint:
+			s.args[i] = uint64(v)
+		case uint32:
+			s.args[i] = uint64(v)
+		case uint64:
+			s.args[i] = v
+		case uintptr:
+			s.args[i] = uint64(v)
+		case Ref:
+			s.args[i] = uint64(v)
+		case string:
+			s.args[i] = uint64(t.String(v))
+		case []byte:
+			s.args[i] = uint64(t.Bytes(v))
+		case *os.File:
+			s.args[i] = uint64(v.Fd())
+			t.Keep(v)
+		case *Step:
+			s.args[i] = uint64(uintptr(unsafe.Pointer(&v.result)))
+			s.indirect |= 1 << i
+		default:
+			t.err = fmt.Errorf("spawn: %s: argument %d is a %T", name, i, arg)
+		}
+	}
+	return s
+}
+
+func (t *Table) add(name string) *Step {
+	if len(t.steps) == maxSteps {
+		t.err = ErrTableFull
+		return &Step{&step{}, name}
+	}
+	s := &Step{t.at(maxFirst + len(t.steps)), name}
+	t.steps = append(t.steps, s)
+	return s
+}
+
+func (t *Table) at(n int) *step {
+	return (*step)(unsafe.Pointer(&t.mem[headSize+n*int(unsafe.Sizeof(step{}))]))
+}
+
+// Keep lets the child have a file's descriptor that stands in a structure.
+// Those of Call's arguments it has anyway, and no others but stdio: the child
+// closes all that it has inherited and that its table does not name.
+func (t *Table) Keep(f *os.File) { t.keep = append(t.keep, f) }
+
+// Clone adds the making of a new child, with CLONE_ flags for its namespaces.
+// The new child goes on with the next step and is a child of our process; the
+// one before it exits.
+func (t *Table) Clone(name string, flags uint64) *Step {
+	args := cloneArgs{
+		flags:     flags | unix.CLONE_PARENT | unix.CLONE_PARENT_SETTID | unix.CLONE_CLEAR_SIGHAND,
+		parentTID: uint64(uintptr(unsafe.Pointer(&t.head.pid))),
+	}
+	s := t.Call(name, unix.SYS_CLONE3, Struct(t, &args), unsafe.Sizeof(args))
+	s.flags = stepClone
+	return s
+}
+
+// Notify adds the telling that the child has come this far.
+func (t *Table) Notify(name string) *Step {
+	return t.Call(name, unix.SYS_WRITE, t.status.w, []byte{'n'}, 1)
+}
+
+// Wait adds the waiting for Release.
+func (t *Table) Wait(name string) *Step {
+	s := t.Call(name, unix.SYS_READ, t.release.r, Ref(unsafe.Pointer(&t.head.scratch)), 1)
+	s.flags = stepData
+	return s
+}
+
+// Unblock adds the unblocking of signals, which are blocked in the child.
+func (t *Table) Unblock() *Step {
+	return t.Call("unblock signals", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
+		Ref(unsafe.Pointer(&t.head.noSigs)), 0, 8)
+}
+
+// Exec adds the end: unblocked signals, and the program at path.
+func (t *Table) Exec(path string, args, env []string) *Step {
+	t.Unblock()
+	return t.Call("execute "+path, unix.SYS_EXECVE, path, t.Strings(args), t.Strings(env))
+}
