@@ -3,8 +3,8 @@ package group
 import "errors"
 
 var (
-	// ErrExists is a group that is in the way and not ours.
-	ErrExists = errors.New("the cgroup exists already and is not ours")
+	// ErrExists is a group that is in the way.
+	ErrExists = errors.New("the cgroup exists already, and is left alone")
 	// ErrInUse is a given group with processes in it.
 	ErrInUse = errors.New("the cgroup has processes in it")
 	// ErrFrozen is a group that is frozen.

@@ -3,6 +3,7 @@ package group
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -96,3 +97,6 @@ func inode(dir string) (uint64, error) {
 	}
 	return st.Ino, nil
 }
+
+// Ours says whether a cgroup is one that this package made.
+func Ours(info fs.FileInfo) bool { return info.IsDir() && info.Mode()&fs.ModeSticky != 0 }

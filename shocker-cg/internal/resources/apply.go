@@ -1,0 +1,145 @@
+package resources
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"shocker.sh/shocker-cg/internal/devices"
+	"shocker.sh/shocker-cg/internal/group"
+)
+
+// Apply writes the plan to the kernel. The group must be there.
+func (p *Plan) Apply() error {
+	for _, s := range p.steps {
+		if err := s.apply(); err != nil {
+			return err
+		}
+	}
+	if p.devices == nil {
+		return nil
+	}
+	h, _ := p.group.Find("devices")
+	return devices.Apply(p.group.In(h), h.Version, p.devices)
+}
+
+// apply writes the values of one controller. They bound each other (a quota
+// and its period, memory and memory with swap), so which order the kernel takes
+// depends on what is set now: what it refuses with EINVAL is tried again after
+// the rest.
+func (s step) apply() error {
+	var again []value
+	for _, v := range s.values {
+		err := v.write(s.dir)
+		if errors.Is(err, unix.EINVAL) && len(s.values) > 1 {
+			again = append(again, v)
+		} else if err != nil {
+			return s.explain(v, err)
+		}
+	}
+	for _, v := range again {
+		if err := v.write(s.dir); err != nil {
+			return s.explain(v, err)
+		}
+	}
+	return nil
+}
+
+func (v value) write(dir string) error {
+	err := group.Write(dir, v.file, v.text)
+	if errors.Is(err, fs.ErrNotExist) {
+		switch {
+		case v.instead != nil:
+			return v.instead.write(dir)
+		case v.optional:
+			return nil
+		}
+	}
+	if err != nil || !v.verify {
+		return err
+	}
+	have, err := group.Read(dir, v.file)
+	if err == nil && have != v.text {
+		err = fmt.Errorf("%w: %s took %s for %s", ErrInvalid, filepath.Join(dir, v.file), have, v.text)
+	}
+	return err
+}
+
+// explain adds what an errno means here.
+func (s step) explain(v value, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if missing, _ := group.Read(s.dir, "cgroup.controllers"); missing != "" || s.controller == "" {
+			return fmt.Errorf("%w: this kernel, or this place in the cgroup tree, has no such file", err)
+		}
+		return fmt.Errorf("%w: this kernel has no such file", err)
+	case errors.Is(err, unix.EBUSY) && s.controller == "memory":
+		usage, _ := group.Read(s.dir, "memory.usage_in_bytes")
+		return fmt.Errorf("%w: %s bytes are in use and cannot be reclaimed", err, usage)
+	case errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ERANGE):
+		return fmt.Errorf("%w: out of the kernel's range, or beyond what the parent group allows", err)
+	case errors.Is(err, unix.EOPNOTSUPP) && s.controller != "":
+		kind, _ := group.Read(s.dir, "cgroup.type")
+		return fmt.Errorf("%w: the group is %q", err, kind)
+	}
+	return err
+}
+
+// Check compares the group with the plan and names every difference.
+func (p *Plan) Check() error {
+	var differences []string
+	for _, s := range p.steps {
+		for _, v := range s.values {
+			d, err := v.difference(s.dir)
+			if err != nil {
+				return err
+			}
+			if d != "" {
+				differences = append(differences, d)
+			}
+		}
+	}
+	if p.devices != nil {
+		h, _ := p.group.Find("devices")
+		same, err := devices.Same(p.group.In(h), h.Version, p.devices)
+		if err != nil {
+			return err
+		}
+		if !same {
+			differences = append(differences, p.group.In(h)+" has other device rules")
+		}
+	}
+	if len(differences) > 0 {
+		return fmt.Errorf("%w: %s", ErrDiffers, strings.Join(differences, "; "))
+	}
+	return nil
+}
+
+// difference says in words what the file holds instead of the value.
+func (v value) difference(dir string) (string, error) {
+	have, err := group.Read(dir, v.file)
+	if errors.Is(err, fs.ErrNotExist) {
+		switch {
+		case v.instead != nil:
+			return v.instead.difference(dir)
+		case v.optional:
+			return "", nil
+		}
+		return filepath.Join(dir, v.file) + " is missing", nil
+	}
+	if err != nil || v.holds(have) {
+		return "", err
+	}
+	return fmt.Sprintf("%s is %q, not %q", filepath.Join(dir, v.file), have, v.text), nil
+}
+
+func (v value) holds(have string) bool {
+	if v.same == nil {
+		return have == v.text
+	}
+	return v.same(have, v.text)
+}

@@ -1,0 +1,124 @@
+package resources
+
+import (
+	"fmt"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// blkio: weights belong to the BFQ scheduler since CFQ is gone (kernel 5.0);
+// older kernels and their files are tried where its are missing.
+func blkio(r *specs.LinuxResources) ([]value, error) {
+	b := r.BlockIO
+	if b == nil {
+		return nil, nil
+	}
+	var values []value
+	if w := number(b.Weight); w != 0 {
+		values = append(values, value{
+			file: "blkio.bfq.weight", text: w.String(), same: sameDefault,
+			instead: &value{file: "blkio.weight", text: w.String()},
+		})
+	}
+	if w := number(b.LeafWeight); w != 0 {
+		values = append(values, value{file: "blkio.leaf_weight", text: w.String()})
+	}
+	for _, d := range b.WeightDevice {
+		if w := number(d.Weight); w != 0 {
+			text := fmt.Sprintf("%d:%d %d", d.Major, d.Minor, w)
+			values = append(values, value{
+				file: "blkio.bfq.weight_device", text: text, same: sameLine,
+				instead: &value{file: "blkio.weight_device", text: text, same: sameLine},
+			})
+		}
+		if w := number(d.LeafWeight); w != 0 {
+			text := fmt.Sprintf("%d:%d %d", d.Major, d.Minor, w)
+			values = append(values, value{file: "blkio.leaf_weight_device", text: text, same: sameLine})
+		}
+	}
+	for _, f := range []struct {
+		file    string
+		devices []specs.LinuxThrottleDevice
+	}{
+		{"blkio.throttle.read_bps_device", b.ThrottleReadBpsDevice},
+		{"blkio.throttle.write_bps_device", b.ThrottleWriteBpsDevice},
+		{"blkio.throttle.read_iops_device", b.ThrottleReadIOPSDevice},
+		{"blkio.throttle.write_iops_device", b.ThrottleWriteIOPSDevice},
+	} {
+		for _, d := range f.devices {
+			text := fmt.Sprintf("%d:%d %d", d.Major, d.Minor, d.Rate)
+			values = append(values, value{file: f.file, text: text, same: sameLine})
+		}
+	}
+	return values, nil
+}
+
+// io: io.bfq.weight counts as v1 did, io.weight (io.cost) differently.
+func io(r *specs.LinuxResources) ([]value, error) {
+	b := r.BlockIO
+	if b == nil {
+		return nil, nil
+	}
+	if w := number(b.LeafWeight); w != 0 {
+		return nil, notInV2("blockIO.leafWeight", w)
+	}
+	var values []value
+	if w := number(b.Weight); w != 0 {
+		if w < 10 || w > 1000 {
+			return nil, fmt.Errorf("%w: linux.resources.blockIO.weight: %d is not within 10 to 1000", ErrInvalid, w)
+		}
+		values = append(values, value{
+			file: "io.bfq.weight", text: w.String(), same: sameDefault,
+			instead: &value{file: "io.weight", text: ioWeight(w).String(), same: sameDefault},
+		})
+	}
+	for _, d := range b.WeightDevice {
+		if w := number(d.LeafWeight); w != 0 {
+			return nil, notInV2("blockIO.weightDevice.leafWeight", w)
+		}
+		if w := number(d.Weight); w != 0 {
+			values = append(values, value{
+				file: "io.bfq.weight", text: fmt.Sprintf("%d:%d %d", d.Major, d.Minor, w), same: sameLine,
+				instead: &value{file: "io.weight", text: fmt.Sprintf("%d:%d %d", d.Major, d.Minor, ioWeight(w)), same: sameLine},
+			})
+		}
+	}
+	for _, f := range []struct {
+		key     string
+		devices []specs.LinuxThrottleDevice
+	}{
+		{"rbps", b.ThrottleReadBpsDevice},
+		{"wbps", b.ThrottleWriteBpsDevice},
+		{"riops", b.ThrottleReadIOPSDevice},
+		{"wiops", b.ThrottleWriteIOPSDevice},
+	} {
+		for _, d := range f.devices {
+			rate := utoa(d.Rate)
+			if d.Rate == 0 { // v1's way to say "no limit"; io.max refuses it
+				rate = "max"
+			}
+			text := fmt.Sprintf("%d:%d %s=%s", d.Major, d.Minor, f.key, rate)
+			values = append(values, value{file: "io.max", text: text, same: sameLine})
+		}
+	}
+	return values, nil
+}
+
+// ioWeight converts 10 to 1000 linearly to 1 to 10000, as runc and crun do.
+func ioWeight(w weightNumber) weightNumber { return 1 + (w-10)*9999/990 }
+
+// weightNumber is a weight of block I/O; 0 is not set.
+type weightNumber uint64
+
+func number(n *uint16) weightNumber {
+	if n == nil {
+		return 0
+	}
+	return weightNumber(*n)
+}
+
+func (w weightNumber) String() string { return utoa(uint64(w)) }
+
+func notInV2(key string, v any) error {
+	return fmt.Errorf("%w: linux.resources.%s: %v: cgroup v2 has no such setting", ErrInvalid, key, v)
+}

@@ -1,0 +1,116 @@
+package resources
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// defaultPeriod of a quota, in microseconds, on v1 and v2 alike.
+const defaultPeriod = 100000
+
+// cpuset is the same on v1 and v2.
+func cpuset(r *specs.LinuxResources) ([]value, error) {
+	if r.CPU == nil {
+		return nil, nil
+	}
+	var values []value
+	for _, f := range []struct{ key, file, list string }{
+		{"cpus", "cpuset.cpus", r.CPU.Cpus},
+		{"mems", "cpuset.mems", r.CPU.Mems},
+	} {
+		if f.list == "" {
+			continue
+		}
+		if _, ok := numbers(f.list); !ok {
+			return nil, fmt.Errorf("%w: linux.resources.cpu.%s: %q is no list such as 0-2,4", ErrInvalid, f.key, f.list)
+		}
+		values = append(values, value{file: f.file, text: f.list, same: sameCPUs})
+	}
+	return values, nil
+}
+
+// cpu1 follows runc: 0 means "not set", except for idle and burst.
+func cpu1(r *specs.LinuxResources) ([]value, error) {
+	c := r.CPU
+	if c == nil {
+		return nil, nil
+	}
+	var values []value
+	if c.Shares != nil && *c.Shares != 0 {
+		values = append(values, value{file: "cpu.shares", text: utoa(*c.Shares), verify: true})
+	}
+	if c.Period != nil && *c.Period != 0 {
+		values = append(values, value{file: "cpu.cfs_period_us", text: utoa(*c.Period)})
+	}
+	if c.Quota != nil && *c.Quota != 0 {
+		values = append(values, value{file: "cpu.cfs_quota_us", text: itoa(*c.Quota)})
+	}
+	if c.Burst != nil { // since kernel 5.14
+		values = append(values, value{file: "cpu.cfs_burst_us", text: utoa(*c.Burst), optional: true})
+	}
+	if c.RealtimePeriod != nil && *c.RealtimePeriod != 0 {
+		values = append(values, value{file: "cpu.rt_period_us", text: utoa(*c.RealtimePeriod)})
+	}
+	if c.RealtimeRuntime != nil && *c.RealtimeRuntime != 0 {
+		values = append(values, value{file: "cpu.rt_runtime_us", text: itoa(*c.RealtimeRuntime)})
+	}
+	if c.Idle != nil {
+		values = append(values, value{file: "cpu.idle", text: itoa(*c.Idle)})
+	}
+	return values, nil
+}
+
+// cpu2 has no real-time limits: cgroup v2 knows none.
+func cpu2(r *specs.LinuxResources) ([]value, error) {
+	c := r.CPU
+	if c == nil {
+		return nil, nil
+	}
+	if n := c.RealtimePeriod; n != nil && *n != 0 {
+		return nil, notInV2("cpu.realtimePeriod", *n)
+	}
+	if n := c.RealtimeRuntime; n != nil && *n != 0 {
+		return nil, notInV2("cpu.realtimeRuntime", *n)
+	}
+	var values []value
+	if c.Shares != nil && *c.Shares != 0 {
+		values = append(values, value{file: "cpu.weight", text: utoa(weight(*c.Shares))})
+	}
+	quota, period := "max", uint64(defaultPeriod)
+	if c.Quota != nil && *c.Quota > 0 {
+		quota = itoa(*c.Quota)
+	}
+	if c.Period != nil && *c.Period != 0 {
+		period = *c.Period
+	}
+	if c.Quota != nil && *c.Quota != 0 || c.Period != nil && *c.Period != 0 {
+		values = append(values, value{file: "cpu.max", text: quota + " " + utoa(period)})
+	}
+	if c.Burst != nil {
+		values = append(values, value{file: "cpu.max.burst", text: utoa(*c.Burst)})
+	}
+	if c.Idle != nil {
+		values = append(values, value{file: "cpu.idle", text: itoa(*c.Idle)})
+	}
+	return values, nil
+}
+
+// weight converts cpu.shares (2 to 262144, 1024 by default) to cpu.weight (1
+// to 10000, 100 by default). The curve goes through all three pairs; runc 1.3.2
+// and crun 1.23 have the same.
+func weight(shares uint64) uint64 {
+	switch {
+	case shares <= 2:
+		return 1
+	case shares >= 262144:
+		return 10000
+	}
+	l := math.Log2(float64(shares))
+	return uint64(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34)))
+}
+
+func itoa(n int64) string  { return strconv.FormatInt(n, 10) }
+func utoa(n uint64) string { return strconv.FormatUint(n, 10) }

@@ -1,0 +1,81 @@
+package resources
+
+import (
+	"math"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// The kernel gives back some values in other words than it took them.
+
+// sameBytes compares amounts of memory, which are kept in whole pages; all
+// that v1 cannot hold, and -1, is its largest number.
+func sameBytes(have, text string) bool {
+	page := int64(os.Getpagesize())
+	h, err1 := bytesOf(have)
+	t, err2 := bytesOf(text)
+	return err1 == nil && err2 == nil && h/page == t/page
+}
+
+func bytesOf(s string) (int64, error) {
+	if s == "max" || s == "-1" {
+		return math.MaxInt64, nil
+	}
+	return strconv.ParseInt(s, 10, 64)
+}
+
+// sameCPUs compares lists of processors or nodes: 0,1,2 is 0-2.
+func sameCPUs(have, text string) bool {
+	h, ok1 := numbers(have)
+	t, ok2 := numbers(text)
+	return ok1 && ok2 && slices.Equal(h, t)
+}
+
+// maxNumber bounds the processors that a list may name.
+const maxNumber = 1 << 16
+
+func numbers(list string) ([]int, bool) {
+	var all []int
+	for part := range strings.SplitSeq(strings.TrimSpace(list), ",") {
+		if part = strings.TrimSpace(part); part == "" {
+			continue
+		}
+		first, last, isRange := strings.Cut(part, "-")
+		if !isRange {
+			last = first
+		}
+		from, err1 := strconv.Atoi(first)
+		to, err2 := strconv.Atoi(last)
+		if err1 != nil || err2 != nil || from < 0 || from > to || to > maxNumber {
+			return nil, false
+		}
+		for n := from; n <= to; n++ {
+			all = append(all, n)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all), true
+}
+
+// sameLine looks, in a file of one line a device, for the line that begins
+// with the same word and has all the settings of text: of "8:0 rbps=1 wbps=max"
+// text may be "8:0 rbps=1". A setting of 0, or max, may also be left out.
+func sameLine(have, text string) bool {
+	want := strings.Fields(text)
+	for line := range strings.Lines(have) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 || fields[0] != want[0] {
+			continue
+		}
+		return !slices.ContainsFunc(want[1:], func(w string) bool { return !slices.Contains(fields[1:], w) })
+	}
+	return len(want) == 2 && (want[1] == "0" || strings.HasSuffix(want[1], "=max"))
+}
+
+// sameDefault compares a weight: "default 100" is 100.
+func sameDefault(have, text string) bool {
+	first, _, _ := strings.Cut(have, "\n")
+	return strings.TrimPrefix(first, "default ") == strings.TrimPrefix(text, "default ")
+}
