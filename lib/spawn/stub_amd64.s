@@ -86,6 +86,8 @@ notclone:
 	MOVQ $-32, AX                    // end of file: EPIPE
 	JMP  report
 failed:
+	BTQ  $2, BX                      // stepMayFail
+	JCS  next
 	CMPQ AX, IGNORE(R12)
 	JEQ  next
 report:

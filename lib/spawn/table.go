@@ -2,6 +2,7 @@ package spawn
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"unsafe"
 
@@ -23,6 +24,8 @@ type step struct {
 const (
 	stepClone = 1 << 0 // in the caller, exit; in the new child, go on
 	stepData  = 1 << 1 // a result of 0 is the end of a file, and a failure
+
+	stepMayFail = 1 << 2 // no errno is a failure
 )
 
 // header is what the stub and the parent tell each other.
@@ -44,11 +47,13 @@ var (
 	_ [0]struct{} = [unsafe.Sizeof(step{}) - 96]struct{}{}
 )
 
-// Room of a table: steps of 96 bytes each, then strings and structures.
+// Room of a table: steps of 96 bytes each, then strings and structures. Only
+// what is used of it becomes memory. An environment alone may have 6 MB
+// (execve(2): three quarters of the stack limit).
 const (
 	maxFirst  = 128 // steps that Start puts before the others
-	maxSteps  = 1024
-	tableSize = 512 << 10
+	maxSteps  = 16 << 10
+	tableSize = 16 << 20
 	headSize  = 64
 )
 
@@ -67,7 +72,14 @@ func (s *Step) Ignore(errno unix.Errno) *Step {
 	return s
 }
 
-// Result is what the system call returned, once the child is past the step.
+// IgnoreAny lets the step fail: who wants to know reads its Result.
+func (s *Step) IgnoreAny() *Step {
+	s.flags |= stepMayFail
+	return s
+}
+
+// Result is what the system call returned, -errno if it failed, once the child
+// is past the step.
 func (s *Step) Result() int { return int(s.result) }
 
 // Table is what a child does, step by step.
@@ -90,7 +102,7 @@ func NewTable() (*Table, error) {
 	if !supported {
 		return nil, ErrUnsupported
 	}
-	mem, err := unix.Mmap(-1, 0, tableSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
+	mem, err := unix.Mmap(-1, 0, tableSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {
 		return nil, os.NewSyscallError("mmap", err)
 	}
@@ -255,6 +267,17 @@ func (t *Table) Wait(name string) *Step {
 func (t *Table) Unblock() *Step {
 	return t.Call("unblock signals", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
 		Ref(unsafe.Pointer(&t.head.noSigs)), 0, 8)
+}
+
+// CloseFrom adds the closing of all descriptors from first up, also those that
+// steps have opened, but for the one that tells our process of the exec.
+func (t *Table) CloseFrom(first int) {
+	status := int(t.status.w.Fd())
+	for _, r := range [][2]uint{{uint(first), uint(status - 1)}, {uint(max(first, status+1)), math.MaxUint32}} {
+		if r[0] <= r[1] {
+			t.Call("close descriptors", unix.SYS_CLOSE_RANGE, r[0], r[1], 0)
+		}
+	}
 }
 
 // Exec adds the end: unblocked signals, and the program at path.
