@@ -7,3 +7,4 @@ require (
 	golang.org/x/sys v0.49.0
 	shocker.sh/lib v0.0.0
 )
+

@@ -1,0 +1,136 @@
+package container
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/spawn"
+)
+
+// builder writes the steps of the container's process. Its methods add system
+// calls that the process will make; what they return is known only there.
+type builder struct {
+	*spawn.Table
+	root any // descriptor of the container's root: a file, or a step
+}
+
+// inRoot opens a path below the root as if that were "/", never through links
+// of /proc. It holds whatever the image or another container that shares a
+// volume does meanwhile (CVE-2021-30465, CVE-2023-27561).
+func (b *builder) inRoot(path string, flags uint64) any {
+	if path == "" {
+		return b.root
+	}
+	how := spawn.Struct(b.Table, &unix.OpenHow{
+		Flags:   flags | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	return b.Call("open /"+path+" in the root", unix.SYS_OPENAT2, b.root, path, how, unix.SizeofOpenHow)
+}
+
+// makePlace makes what is missing of a place: directories, and at its end an
+// empty file if asked for.
+func (b *builder) makePlace(p *place, file bool) {
+	for i := p.known; i < len(p.elems); i++ {
+		name := "/" + strings.Join(p.elems[:i+1], "/")
+		dir := b.inRoot(strings.Join(p.elems[:i], "/"), unix.O_PATH|unix.O_DIRECTORY)
+		if file && i == len(p.elems)-1 {
+			b.Call("make file "+name, unix.SYS_MKNODAT, dir, p.elems[i], unix.S_IFREG|0o644, 0).Ignore(unix.EEXIST)
+			return
+		}
+		b.Call("make directory "+name, unix.SYS_MKDIRAT, dir, p.elems[i], 0o755).Ignore(unix.EEXIST)
+	}
+}
+
+// fileSystem makes a file system of the container's namespaces, attached
+// nowhere yet.
+func (b *builder) fileSystem(fs fileSystem) *spawn.Step {
+	ctx := b.Call("open file system "+fs.kind, unix.SYS_FSOPEN, fs.kind, unix.FSOPEN_CLOEXEC)
+	b.Call(fs.kind+" source "+fs.source, unix.SYS_FSCONFIG, ctx, unix.FSCONFIG_SET_STRING, "source", fs.source, 0)
+	for _, d := range fs.data {
+		key, value, hasValue := strings.Cut(d, "=")
+		if hasValue {
+			b.Call(fs.kind+" option "+d, unix.SYS_FSCONFIG, ctx, unix.FSCONFIG_SET_STRING, key, value, 0)
+		} else {
+			b.Call(fs.kind+" option "+d, unix.SYS_FSCONFIG, ctx, unix.FSCONFIG_SET_FLAG, key, 0, 0)
+		}
+	}
+	b.Call("make file system "+fs.kind, unix.SYS_FSCONFIG, ctx, unix.FSCONFIG_CMD_CREATE, 0, 0, 0)
+	tree := b.Call("mount "+fs.kind, unix.SYS_FSMOUNT, ctx, unix.FSMOUNT_CLOEXEC, fs.set)
+	if fs.propagation != 0 && fs.propagation != unix.MS_PRIVATE {
+		b.setAttr("propagation of "+fs.kind, tree, 0, &unix.MountAttr{Propagation: fs.propagation})
+	}
+	return tree
+}
+
+// attach puts a tree onto an opened place.
+func (b *builder) attach(name string, tree, at any) *spawn.Step {
+	return b.Call(name, unix.SYS_MOVE_MOUNT, tree, "", at, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
+}
+
+func (b *builder) setAttr(name string, tree any, flags int, attr *unix.MountAttr) *spawn.Step {
+	return b.Call(name, unix.SYS_MOUNT_SETATTR, tree, "", unix.AT_EMPTY_PATH|flags, spawn.Struct(b.Table, attr), unsafe.Sizeof(*attr))
+}
+
+// mounts makes and attaches the mounts in their order. It returns the proc
+// and devpts trees, if there are any.
+func (b *builder) mounts(m *mounts) (proc, pts any) {
+	for _, a := range m.list {
+		var tree any = a.tree
+		if a.tree == nil {
+			tree = b.fileSystem(a.fs)
+		}
+		switch a.kind {
+		case "proc":
+			proc = tree
+		case "devpts":
+			pts = tree
+		}
+		b.makePlace(a.place, a.file)
+		b.attach("mount on "+a.dest, tree, b.inRoot(a.place.String(), unix.O_PATH))
+	}
+	return proc, pts
+}
+
+// mask covers a path: a file with /dev/null, a directory with an empty
+// read-only file system. One that is not there needs no mask.
+func (b *builder) mask(path string, null *os.File) {
+	at := b.inRoot(strings.Join(split(path), "/"), unix.O_PATH).(*spawn.Step).Ignore(unix.ENOENT)
+	var tree any = null
+	if null == nil {
+		tree = b.fileSystem(fileSystem{kind: "tmpfs", source: "tmpfs", data: []string{"nr_inodes=2", "mode=555"}, set: unix.MOUNT_ATTR_RDONLY})
+	}
+	b.attach("mask "+path, tree, at).Ignore(unix.EBADF)
+}
+
+// readonly puts a read-only copy of a path over it.
+func (b *builder) readonly(path string) {
+	at := b.inRoot(strings.Join(split(path), "/"), unix.O_PATH).(*spawn.Step).Ignore(unix.ENOENT)
+	tree := b.Call("copy mount "+path, unix.SYS_OPEN_TREE, at, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC).Ignore(unix.EBADF)
+	b.setAttr("make "+path+" read-only", tree, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}).Ignore(unix.EBADF)
+	b.attach("mount "+path+" read-only", tree, at).Ignore(unix.EBADF)
+}
+
+// sysctl writes a sysctl through the container's own proc, before it is
+// attached anywhere: nothing of the image can be in the way (CVE-2025-52881).
+func (b *builder) sysctl(proc any, key, value string) {
+	name := fmt.Sprintf("sysctl %s=%s", key, value)
+	fd := b.Call(name, unix.SYS_OPENAT, proc, "sys/"+sysctlPath(key), unix.O_WRONLY|unix.O_CLOEXEC)
+	b.Call(name, unix.SYS_WRITE, fd, value, len(value))
+}
+
+// loopback brings lo up.
+func (b *builder) loopback() error {
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	fd := b.Call("open socket", unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	b.Call("bring lo up", unix.SYS_IOCTL, fd, unix.SIOCSIFFLAGS, spawn.Struct(b.Table, ifr))
+	return nil
+}

@@ -1,0 +1,332 @@
+// Package container starts a process in a container as an OCI config
+// describes it. It knows no flags and no store: shocker run, shocker-oci and
+// exec share it.
+//
+// The container's process never runs Go: it is cloned by lib/spawn and makes
+// the system calls that the parent has written down for it.
+//
+//	parent (P)                                  C1                       C2, the container's pid 1
+//	parse the config, open namespaces,
+//	copy bind mounts, make /dev  ── clone ──▶   join net, ipc ... user
+//	                                            clone(PARENT, NEWPID) ─▶ unshare mnt, uts, net
+//	                             ◀──────────────────────────────────────  "namespaces made"
+//	write id maps, join cgroups, rlimits,
+//	oom_score_adj, id-map the root,
+//	hooks prestart, createRuntime ─────────────────────────────────────▶
+//	                                                                     unshare cgroup; / is slave
+//	                                                                     attach the root, at its path
+//	                                                                     become root of the user namespace
+//	                                                                     unshare ipc; hostname, sysctls, lo
+//	                                                                     mounts, masked and read-only paths
+//	                                                                     pivot_root, drop the host's tree
+//	                                                                     new session, terminal, stdio
+//	                             ◀──────────────────────────────────────  "created"
+//	take the terminal's master; state is "created"
+//	Start ─────────────────────────────────────────────────────────────▶
+//	                                                                     user, capabilities, no_new_privs
+//	                             ◀── end of file, or the step ──────────  execve: the program is pid 1
+//	hooks poststart; state is "running"
+//
+// Without namespaces to join there is no C1: the first clone is C2. The order
+// has reasons: a cgroup namespace shows what was joined before it; the root
+// lies in a directory that only the host's root passes; a proc of another
+// user namespace's pid namespace cannot be mounted; /dev/mqueue would belong
+// to nobody if ipc were unshared before setresuid.
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/spawn"
+)
+
+// Options are what a config does not say.
+type Options struct {
+	ID         string
+	Bundle     string      // directory that relative paths of the config count from
+	CgroupRoot string      // /sys/fs/cgroup
+	Stdio      [3]*os.File // descriptors 0 to 2, unless the process has a terminal
+	// OwnStdio gives stdio to the container's user, once its ids are known.
+	OwnStdio func(uid, gid int) error
+	// MapRoot id-maps a root that does not belong to the container's users.
+	MapRoot bool
+	// OpenNet lets all users bind low ports and ping in the container's
+	// network namespace.
+	OpenNet bool
+	// SkipHook says which hooks the caller does itself.
+	SkipHook func(specs.Hook) bool
+}
+
+// Container is a container's first process.
+type Container struct {
+	spec   *specs.Spec
+	o      Options
+	proc   *spawn.Process
+	execs  []*spawn.Step
+	cg     *cgroups
+	setup  *setup
+	master *spawn.Step
+	ended  bool
+	// Console is the terminal's master, with process.terminal; the caller
+	// closes it.
+	Console *os.File
+	// Identity names the process as long as the machine is up.
+	Identity spawn.Identity
+}
+
+// setup is what the parent holds until the container's process has it.
+type setup struct {
+	ns   *namespaces
+	maps idMaps
+	root *os.File // the root's directory, as the parent sees it
+	tree *os.File // a copy of its mount, that becomes the container's root
+	idmp bool     // tree is still to be id-mapped
+	m    *mounts
+	null []*os.File
+	caps *caps
+	last int // capability
+}
+
+func (s *setup) close() {
+	if s.ns != nil {
+		s.ns.close()
+	}
+	if s.m != nil {
+		s.m.close()
+	}
+	for _, f := range append(s.null, s.root, s.tree) {
+		if f != nil {
+			f.Close()
+		}
+	}
+}
+
+// Create makes the container; its process waits before its program. On error
+// nothing is left of it.
+func Create(ctx context.Context, spec *specs.Spec, o Options) (_ *Container, retErr error) {
+	if err := check(spec); err != nil {
+		return nil, err
+	}
+	c := &Container{spec: spec, o: o, setup: &setup{}}
+	defer c.setup.close()
+	if err := c.prepare(); err != nil {
+		return nil, err
+	}
+	if err := c.clone(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if retErr != nil {
+			retErr = errors.Join(retErr, c.proc.Kill())
+			c.proc.Close()
+			if c.Console != nil {
+				c.Console.Close()
+			}
+		}
+	}()
+	if err := c.proc.Notified(ctx); err != nil {
+		return nil, fmt.Errorf("make namespaces: %w", err)
+	}
+	if err := c.furnish(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.proc.Release(); err != nil {
+		return nil, err
+	}
+	if err := c.proc.Notified(ctx); err != nil {
+		return nil, c.explain(err)
+	}
+	return c, c.take()
+}
+
+// prepare does what needs no process yet.
+func (c *Container) prepare() (err error) {
+	s, linux := c.setup, c.spec.Linux
+	if s.ns, err = openNamespaces(linux.Namespaces); err != nil {
+		return err
+	}
+	if s.ns.own(unix.CLONE_NEWUSER) {
+		s.maps = idMaps{linux.UIDMappings, linux.GIDMappings}
+		if len(s.maps.uids) == 0 || len(s.maps.gids) == 0 {
+			return fmt.Errorf("%w: a user namespace without uidMappings and gidMappings", ErrInvalid)
+		}
+	}
+	if c.cg, err = findCgroups(c.o.CgroupRoot, linux.CgroupsPath); err != nil {
+		return err
+	}
+	if s.last, err = lastCap(); err != nil {
+		return err
+	}
+	if s.caps, err = parseCaps(c.spec.Process.Capabilities, s.last); err != nil {
+		return err
+	}
+	for key := range linux.Sysctl {
+		if err := checkSysctl(key, s.ns); err != nil {
+			return err
+		}
+	}
+	if err := c.openRoot(); err != nil {
+		return err
+	}
+	foreign, err := s.ns.foreignNet()
+	if err != nil {
+		return err
+	}
+	s.m = &mounts{root: s.root, bundle: c.o.Bundle, maps: s.maps, ns: s.ns, cgroups: c.cg, foreign: foreign}
+	if err := s.m.plan(c.spec.Mounts, linux.Devices); err != nil {
+		return err
+	}
+	return c.openNulls()
+}
+
+func (c *Container) rootPath() string {
+	if filepath.IsAbs(c.spec.Root.Path) {
+		return filepath.Clean(c.spec.Root.Path)
+	}
+	return filepath.Join(c.o.Bundle, c.spec.Root.Path)
+}
+
+// openRoot copies the mount of the root. One that does not belong to the
+// container's users is to be id-mapped: on disk, ids count from 0.
+func (c *Container) openRoot() (err error) {
+	s, path := c.setup, c.rootPath()
+	if s.root, err = os.OpenFile(path, unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return fmt.Errorf("root of the container: %w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(s.root.Fd()), &st); err != nil {
+		return &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	s.idmp = c.o.MapRoot && !s.maps.holds(st.Uid)
+	s.tree, err = cloneTree(path, true, 0, 0)
+	return err
+}
+
+// openNulls copies the mount of /dev/null once for each file that is masked.
+func (c *Container) openNulls() error {
+	for _, path := range c.spec.Linux.MaskedPaths {
+		_, isDir, err := c.setup.m.look(path)
+		if err != nil {
+			return fmt.Errorf("mask %s: %w", path, err)
+		}
+		var null *os.File
+		if !isDir {
+			if null, err = cloneTree(os.DevNull, false, 0, 0); err != nil {
+				return err
+			}
+			var st unix.Stat_t
+			if err := unix.Fstat(int(null.Fd()), &st); err != nil || st.Rdev != unix.Mkdev(1, 3) {
+				null.Close()
+				return fmt.Errorf("%s is not the null device: %w", os.DevNull, ErrInvalid) // CVE-2025-31133
+			}
+		}
+		c.setup.null = append(c.setup.null, null)
+	}
+	return nil
+}
+
+// furnish does what the parent does for a process whose namespaces are there.
+func (c *Container) furnish(ctx context.Context) error {
+	s, pid := c.setup, c.proc.Pid()
+	if s.ns.create&unix.CLONE_NEWUSER != 0 {
+		if err := spawn.WriteMappings(pid, s.maps.uids, s.maps.gids); err != nil {
+			return err
+		}
+	}
+	if s.idmp {
+		if err := c.mapRoot(pid); err != nil {
+			return err
+		}
+	}
+	if err := c.cg.attach(pid); err != nil {
+		return err
+	}
+	if err := limits(pid, c.spec.Process); err != nil {
+		return err
+	}
+	if s.m.foreign {
+		if err := c.foreignNet(); err != nil {
+			return err
+		}
+	}
+	if c.o.OwnStdio != nil {
+		uid, gid, err := s.maps.host(c.spec.Process.User.UID, c.spec.Process.User.GID)
+		if err == nil {
+			err = c.o.OwnStdio(uid, gid)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return c.createHooks(ctx, pid)
+}
+
+func (c *Container) mapRoot(pid int) error {
+	user, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", pid))
+	if err != nil {
+		return err
+	}
+	defer user.Close()
+	return setAttr(c.setup.tree, false, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(user.Fd())})
+}
+
+// foreignNet sets up a network namespace of the host that the container
+// joins. The host's own is left alone.
+func (c *Container) foreignNet() error {
+	net := c.setup.ns.joins(unix.CLONE_NEWNET)
+	if net == nil {
+		return nil
+	}
+	sysctls := make(map[string]string)
+	if c.o.OpenNet {
+		sysctls = defaultNetSysctls(c.setup.maps, c.spec.Linux.Sysctl)
+	}
+	for key, value := range c.spec.Linux.Sysctl {
+		if isNet(key) {
+			sysctls[key] = value
+		}
+	}
+	return prepareForeignNet(net, sysctls)
+}
+
+// take takes over what the waiting process has ready.
+func (c *Container) take() error {
+	if err := c.proc.Reap(); err != nil {
+		return err
+	}
+	pidfd, err := c.proc.Pidfd()
+	if err != nil {
+		return err
+	}
+	if c.Identity, err = spawn.Identify(c.proc.Pid(), pidfd); err != nil || c.master == nil {
+		return err
+	}
+	c.Console, err = takeConsole(c.proc, c.master)
+	return err
+}
+
+// takeConsole copies the terminal's master from the process that opened it,
+// as a file that can be waited for.
+func takeConsole(proc *spawn.Process, master *spawn.Step) (*os.File, error) {
+	f, err := proc.File(master, "terminal")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, os.NewSyscallError("dup", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return os.NewFile(uintptr(fd), "terminal"), nil
+}

@@ -1,0 +1,167 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// node is a device of the minimal /dev.
+type node struct {
+	name         string // below /dev
+	kind         uint32 // S_IFCHR, S_IFBLK, S_IFIFO
+	major, minor uint32
+	mode         uint32
+	uid, gid     uint32 // in the container
+}
+
+// defaultNodes are there whatever the record says (OCI runtime-spec,
+// config-linux.md, "Default Devices").
+var defaultNodes = []node{
+	{name: "null", kind: unix.S_IFCHR, major: 1, minor: 3, mode: 0o666},
+	{name: "zero", kind: unix.S_IFCHR, major: 1, minor: 5, mode: 0o666},
+	{name: "full", kind: unix.S_IFCHR, major: 1, minor: 7, mode: 0o666},
+	{name: "random", kind: unix.S_IFCHR, major: 1, minor: 8, mode: 0o666},
+	{name: "urandom", kind: unix.S_IFCHR, major: 1, minor: 9, mode: 0o666},
+	{name: "tty", kind: unix.S_IFCHR, major: 5, minor: 0, mode: 0o666},
+}
+
+var devLinks = [][2]string{
+	{"fd", "/proc/self/fd"},
+	{"stdin", "/proc/self/fd/0"},
+	{"stdout", "/proc/self/fd/1"},
+	{"stderr", "/proc/self/fd/2"},
+	{"ptmx", "pts/ptmx"},
+}
+
+// makeDev makes the container's /dev: a tmpfs, not attached anywhere yet, with
+// the default devices and those of the record. It is made by the parent, in
+// the initial user namespace, since device nodes of a tmpfs that belongs to
+// another one cannot be opened. Its files belong to the container's root; they
+// are given to it by chown, as tmpfs takes no id map before kernel 6.3.
+func makeDev(o *mountOptions, devices []specs.LinuxDevice, m idMaps) (_ *os.File, retErr error) {
+	dev, err := newMount("tmpfs", "tmpfs", o.data, o.set)
+	if err != nil {
+		return nil, fmt.Errorf("make /dev: %w", err)
+	}
+	defer func() {
+		if retErr != nil {
+			retErr = fmt.Errorf("make /dev: %w", retErr)
+			dev.Close()
+		}
+	}()
+	nodes := defaultNodes
+	for _, d := range devices {
+		n, err := parseDevice(d)
+		if err != nil {
+			return nil, err
+		}
+		nodes = append(nodes[:len(nodes):len(nodes)], n)
+	}
+	fd := int(dev.Fd())
+	uid, gid, err := m.host(0, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH); err != nil {
+		return nil, os.NewSyscallError("chown", err)
+	}
+	for _, n := range nodes {
+		if err := makeNode(fd, n, m); err != nil {
+			return nil, fmt.Errorf("device %s: %w", n.name, err)
+		}
+	}
+	for _, l := range devLinks {
+		if err := unix.Symlinkat(l[1], fd, l[0]); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, fmt.Errorf("symlink %s: %w", l[0], err)
+		}
+		if err := unix.Fchownat(fd, l[0], uid, gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return nil, fmt.Errorf("chown %s: %w", l[0], err)
+		}
+	}
+	return dev, nil
+}
+
+// makeNode makes one node; nobody else can see the tmpfs yet, so there is no
+// link in it that could be followed. A later device replaces an earlier one.
+func makeNode(dev int, n node, m idMaps) error {
+	uid, gid, err := m.host(0, 0)
+	if err != nil {
+		return err
+	}
+	for dir := range parents(n.name) {
+		err := unix.Mkdirat(dev, dir, 0o755)
+		if errors.Is(err, fs.ErrExist) {
+			continue
+		}
+		if err == nil {
+			err = unix.Fchownat(dev, dir, uid, gid, unix.AT_SYMLINK_NOFOLLOW)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	rdev := int(unix.Mkdev(n.major, n.minor))
+	err = unix.Mknodat(dev, n.name, n.kind|n.mode, rdev)
+	if errors.Is(err, fs.ErrExist) {
+		if err = unix.Unlinkat(dev, n.name, 0); err == nil {
+			err = unix.Mknodat(dev, n.name, n.kind|n.mode, rdev)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if uid, gid, err = m.host(n.uid, n.gid); err != nil {
+		return err
+	}
+	if err := unix.Fchownat(dev, n.name, uid, gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	return unix.Fchmodat(dev, n.name, n.mode, 0) // mknod heeds the umask
+}
+
+// parents yields the directories above a relative path, the topmost first.
+func parents(name string) func(func(string) bool) {
+	return func(yield func(string) bool) {
+		for i := range name {
+			if name[i] == '/' && i > 0 && !yield(name[:i]) {
+				return
+			}
+		}
+	}
+}
+
+func parseDevice(d specs.LinuxDevice) (node, error) {
+	p := path.Clean("/" + d.Path)
+	name, ok := strings.CutPrefix(p, "/dev/")
+	if !ok {
+		return node{}, fmt.Errorf("%w: device %s is not below /dev", ErrUnsupported, d.Path)
+	}
+	n := node{name: name, major: uint32(d.Major), minor: uint32(d.Minor), mode: 0o666}
+	switch d.Type {
+	case "c", "u":
+		n.kind = unix.S_IFCHR
+	case "b":
+		n.kind = unix.S_IFBLK
+	case "p":
+		n.kind = unix.S_IFIFO
+	default:
+		return node{}, fmt.Errorf("%w: device %s is of type %q", ErrInvalid, d.Path, d.Type)
+	}
+	if d.FileMode != nil {
+		n.mode = uint32(*d.FileMode) & 0o7777
+	}
+	if d.UID != nil {
+		n.uid = *d.UID
+	}
+	if d.GID != nil {
+		n.gid = *d.GID
+	}
+	return n, nil
+}

@@ -1,0 +1,129 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+var namespaceFlags = map[specs.LinuxNamespaceType]int{
+	specs.UserNamespace:    unix.CLONE_NEWUSER,
+	specs.NetworkNamespace: unix.CLONE_NEWNET,
+	specs.MountNamespace:   unix.CLONE_NEWNS,
+	specs.PIDNamespace:     unix.CLONE_NEWPID,
+	specs.UTSNamespace:     unix.CLONE_NEWUTS,
+	specs.IPCNamespace:     unix.CLONE_NEWIPC,
+	specs.CgroupNamespace:  unix.CLONE_NEWCGROUP,
+}
+
+// namespaces says in which namespaces the container lives: new ones, others'
+// that are joined by their path, or, where the record names none, the host's.
+type namespaces struct {
+	create int // CLONE_NEW flags
+	join   []joined
+}
+
+type joined struct {
+	flag int
+	file *os.File
+}
+
+// openNamespaces opens those that are to be joined and checks their kinds.
+// The caller closes them.
+func openNamespaces(list []specs.LinuxNamespace) (_ *namespaces, retErr error) {
+	n := &namespaces{}
+	defer func() {
+		if retErr != nil {
+			n.close()
+		}
+	}()
+	seen := 0
+	for _, ns := range list {
+		flag, ok := namespaceFlags[ns.Type]
+		if !ok {
+			return nil, fmt.Errorf("%w: namespace %q", ErrUnsupported, ns.Type)
+		}
+		if seen&flag != 0 {
+			return nil, fmt.Errorf("%w: namespace %q appears twice", ErrInvalid, ns.Type)
+		}
+		seen |= flag
+		if ns.Path == "" {
+			n.create |= flag
+			continue
+		}
+		if flag == unix.CLONE_NEWNS {
+			return nil, fmt.Errorf("%w: joining a mount namespace", ErrUnsupported)
+		}
+		f, err := os.Open(ns.Path)
+		if err != nil {
+			return nil, fmt.Errorf("join %s namespace: %w", ns.Type, err)
+		}
+		n.join = append(n.join, joined{flag, f})
+		if kind, err := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_NSTYPE); err != nil || kind != flag {
+			return nil, fmt.Errorf("%w: %s is not a %s namespace", ErrInvalid, ns.Path, ns.Type)
+		}
+	}
+	if n.create&unix.CLONE_NEWNS == 0 {
+		return nil, fmt.Errorf("%w: a container without a mount namespace of its own", ErrUnsupported)
+	}
+	return n, nil
+}
+
+func (n *namespaces) close() {
+	for _, j := range n.join {
+		j.file.Close()
+	}
+}
+
+// joins returns the namespace of that kind that is joined, or nil.
+func (n *namespaces) joins(flag int) *os.File {
+	for _, j := range n.join {
+		if j.flag == flag {
+			return j.file
+		}
+	}
+	return nil
+}
+
+// own says whether the container gets a namespace of that kind that is not
+// the host's.
+func (n *namespaces) own(flag int) bool { return n.create&flag != 0 || n.joins(flag) != nil }
+
+// foreignNet says whether the network namespace belongs to another user
+// namespace than the container's: then the container's root has no power over
+// it, and neither can sysfs be mounted.
+func (n *namespaces) foreignNet() (bool, error) {
+	if !n.own(unix.CLONE_NEWUSER) || n.create&unix.CLONE_NEWNET != 0 {
+		return false, nil
+	}
+	net, user := n.joins(unix.CLONE_NEWNET), n.joins(unix.CLONE_NEWUSER)
+	if net == nil || user == nil {
+		return true, nil
+	}
+	fd, err := unix.IoctlRetInt(int(net.Fd()), unix.NS_GET_USERNS)
+	if errors.Is(err, unix.EPERM) {
+		return true, nil
+	}
+	if err != nil {
+		return false, &os.PathError{Op: "look up owner of", Path: net.Name(), Err: err}
+	}
+	owner := os.NewFile(uintptr(fd), net.Name())
+	defer owner.Close()
+	same, err := sameNamespace(owner, user)
+	return !same, err
+}
+
+func sameNamespace(a, b *os.File) (bool, error) {
+	sa, err := a.Stat()
+	if err != nil {
+		return false, err
+	}
+	sb, err := b.Stat()
+	if err != nil {
+		return false, err
+	}
+	return os.SameFile(sa, sb), nil
+}

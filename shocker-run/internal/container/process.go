@@ -1,0 +1,180 @@
+package container
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/spawn"
+)
+
+// defaultPath is where a program is looked for if its environment does not
+// say.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// checkProcess refuses a process that cannot be.
+func checkProcess(p *specs.Process) error {
+	switch {
+	case p == nil:
+		return fmt.Errorf("%w: it has no process", ErrInvalid)
+	case len(p.Args) == 0 || p.Args[0] == "":
+		return fmt.Errorf("%w: process.args names no program", ErrInvalid)
+	case !strings.HasPrefix(p.Cwd, "/"):
+		return fmt.Errorf("%w: process.cwd %q: want an absolute path", ErrInvalid, p.Cwd)
+	case p.ApparmorProfile != "" && !exists("/sys/kernel/security/apparmor"):
+		return fmt.Errorf("%w: AppArmor profile %q: this kernel has no AppArmor", ErrUnsupported, p.ApparmorProfile)
+	case p.ApparmorProfile != "" || p.SelinuxLabel != "":
+		return fmt.Errorf("%w: AppArmor profile or SELinux label", ErrUnsupported)
+	case p.Scheduler != nil || p.IOPriority != nil || p.ExecCPUAffinity != nil:
+		return fmt.Errorf("%w: process.scheduler, ioPriority or execCPUAffinity", ErrUnsupported)
+	}
+	for _, e := range p.Env {
+		if name, _, ok := strings.Cut(e, "="); !ok || name == "" {
+			return fmt.Errorf("%w: process.env: %q is not NAME=VALUE", ErrInvalid, e)
+		}
+	}
+	for _, s := range append(append([]string{p.Cwd}, p.Args...), p.Env...) {
+		if strings.ContainsRune(s, 0) {
+			return fmt.Errorf("%w: %q holds a NUL byte", ErrInvalid, s)
+		}
+	}
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// becomeRoot makes the process root of its user namespace.
+func (b *builder) becomeRoot() {
+	b.Call("drop groups", unix.SYS_SETGROUPS, 0, 0)
+	b.Call("become group 0 of the user namespace", unix.SYS_SETRESGID, 0, 0, 0)
+	b.Call("become root of the user namespace", unix.SYS_SETRESUID, 0, 0, 0)
+}
+
+// stdio gives the process its descriptors 0 to 2 and takes all others away
+// from the program.
+func (b *builder) stdio(files [3]any) {
+	for i, f := range files {
+		b.Call(fmt.Sprintf("set descriptor %d", i), unix.SYS_DUP3, f, i, 0)
+	}
+	b.Call("close descriptors", unix.SYS_CLOSE_RANGE, 3, uint64(^uint32(0)), unix.CLOSE_RANGE_CLOEXEC)
+}
+
+// terminal opens a new terminal on the container's own devpts, as the
+// controlling one of a new session, and returns its two sides.
+func (b *builder) terminal(pts any, uid uint32) (master, slave *spawn.Step) {
+	master = b.Call("open a terminal", unix.SYS_OPENAT, pts, "ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+	b.Call("unlock the terminal", unix.SYS_IOCTL, master, unix.TIOCSPTLCK, []byte{0, 0, 0, 0})
+	slave = b.Call("open the terminal's slave", unix.SYS_IOCTL, master, unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+	b.Call("give the terminal to its user", unix.SYS_FCHOWN, slave, uid, ^uint64(0))
+	b.Call("make the terminal the controlling one", unix.SYS_IOCTL, slave, unix.TIOCSCTTY, 0)
+	return master, slave
+}
+
+// changeDir enters the working directory, which must not lead through a
+// descriptor of ours (CVE-2024-21626).
+func (b *builder) changeDir(cwd string) {
+	how := spawn.Struct(b.Table, &unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_NO_MAGICLINKS,
+	})
+	fd := b.Call("open working directory "+cwd, unix.SYS_OPENAT2, unix.AT_FDCWD, cwd, how, unix.SizeofOpenHow)
+	b.Call("enter working directory "+cwd, unix.SYS_FCHDIR, fd)
+}
+
+// identity makes the process what its config says it is: user, groups,
+// capabilities, no_new_privs. Seccomp filters have their place after it with
+// no_new_privs, and before it without.
+func (b *builder) identity(p *specs.Process, c *caps, last int) {
+	for n := range last + 1 {
+		if c.bounding&(1<<n) == 0 {
+			b.Call("drop CAP_"+capName(n), unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, n, 0, 0, 0)
+		}
+	}
+	b.Call("keep capabilities", unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0, 0, 0)
+	umask := uint32(0o022)
+	if p.User.Umask != nil {
+		umask = *p.User.Umask
+	}
+	b.Call("set umask", unix.SYS_UMASK, umask)
+	groups := make([]byte, 0, 4*len(p.User.AdditionalGids))
+	for _, g := range p.User.AdditionalGids {
+		groups = binary.NativeEndian.AppendUint32(groups, g)
+	}
+	b.Call("set groups", unix.SYS_SETGROUPS, len(p.User.AdditionalGids), groups)
+	uid, gid := p.User.UID, p.User.GID
+	b.Call(fmt.Sprintf("become group %d", gid), unix.SYS_SETRESGID, gid, gid, gid)
+	b.Call(fmt.Sprintf("become user %d", uid), unix.SYS_SETRESUID, uid, uid, uid)
+
+	type header struct {
+		version uint32
+		pid     int32
+	}
+	type data [2]struct{ effective, permitted, inheritable uint32 }
+	d := data{
+		{uint32(c.effective), uint32(c.permitted), uint32(c.inheritable)},
+		{uint32(c.effective >> 32), uint32(c.permitted >> 32), uint32(c.inheritable >> 32)},
+	}
+	b.Call("set capabilities", unix.SYS_CAPSET,
+		spawn.Struct(b.Table, &header{version: unix.LINUX_CAPABILITY_VERSION_3}), spawn.Struct(b.Table, &d))
+	b.Call("clear ambient capabilities", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+	for n := range last + 1 {
+		if c.ambient&(1<<n) != 0 {
+			b.Call("raise ambient CAP_"+capName(n), unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, n, 0, 0)
+		}
+	}
+	if p.NoNewPrivileges {
+		b.Call("set no_new_privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+	}
+}
+
+func capName(n int) string {
+	if n < len(capNames) {
+		return capNames[n]
+	}
+	return fmt.Sprint(n)
+}
+
+// candidates are the paths at which a program is looked for.
+func candidates(program string, env []string) []string {
+	if strings.Contains(program, "/") {
+		return []string{program}
+	}
+	path := defaultPath
+	for _, e := range env {
+		if v, ok := strings.CutPrefix(e, "PATH="); ok {
+			path = v // the last one counts, as for the program itself
+		}
+	}
+	var all []string
+	for dir := range strings.SplitSeq(path, ":") {
+		if dir == "" {
+			dir = "."
+		}
+		all = append(all, strings.TrimSuffix(dir, "/")+"/"+program)
+	}
+	return all
+}
+
+// exec ends the table: the program, or what is in the way at each of its
+// candidates.
+func (b *builder) exec(p *specs.Process) []*spawn.Step {
+	args, env := b.Strings(p.Args), b.Strings(p.Env)
+	b.Unblock()
+	var steps []*spawn.Step
+	all := candidates(p.Args[0], p.Env)
+	for i, path := range all {
+		s := b.Call("execute "+path, unix.SYS_EXECVE, path, args, env)
+		if i < len(all)-1 {
+			s.Ignore(unix.ENOENT)
+		}
+		steps = append(steps, s)
+	}
+	return steps
+}

@@ -1,0 +1,118 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/spawn"
+)
+
+// Start lets the created container execute its program. An error that is
+// ErrNotFound or ErrNotExecutable is the program's own; on any the container
+// is gone.
+func (c *Container) Start(ctx context.Context) error {
+	err := c.proc.Release()
+	if err == nil {
+		err = c.proc.Started(ctx)
+	}
+	if err != nil {
+		c.ended = true
+		return errors.Join(c.explain(err), c.proc.Kill())
+	}
+	return c.hooks(ctx, "poststart", "running")
+}
+
+// Kill ends a container that was created and not started.
+func (c *Container) Kill() error {
+	if c.ended {
+		return nil
+	}
+	c.ended = true
+	return c.proc.Kill()
+}
+
+// Wait waits until the program has ended and returns its exit status as a
+// shell counts it: 128 and the signal's number if a signal ended it.
+func (c *Container) Wait() (int, error) {
+	status, err := c.proc.Wait()
+	c.ended = true
+	if err != nil {
+		return 0, fmt.Errorf("wait for the container: %w", err)
+	}
+	return exitStatus(status), nil
+}
+
+func exitStatus(status unix.WaitStatus) int {
+	if status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return status.ExitStatus()
+}
+
+// Signal sends the program a signal.
+func (c *Container) Signal(sig unix.Signal) error {
+	pidfd, err := c.proc.Pidfd()
+	if err != nil {
+		return err
+	}
+	return sendSignal(pidfd, sig)
+}
+
+func sendSignal(pidfd *os.File, sig unix.Signal) error {
+	err := unix.PidfdSendSignal(int(pidfd.Fd()), sig, nil, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return ErrGone
+	}
+	if err != nil {
+		return fmt.Errorf("send %s: %w", unix.SignalName(sig), err)
+	}
+	return nil
+}
+
+// Pid is the pid of the container's process on the host.
+func (c *Container) Pid() int { return c.proc.Pid() }
+
+// OOMKills is how many processes were killed for want of memory.
+func (c *Container) OOMKills() int { return c.cg.oomKills() }
+
+// Close frees what the parent holds of the container. It goes on.
+func (c *Container) Close() { c.proc.Close() }
+
+// explain says in words what it means that a step failed.
+func (c *Container) explain(err error) error {
+	return explain(err, c.execs, c.spec.Process.Args[0])
+}
+
+func explain(err error, execs []*spawn.Step, program string) error {
+	var step *spawn.StepError
+	if !errors.As(err, &step) {
+		return err
+	}
+	if !strings.HasPrefix(step.Step, "execute ") {
+		return err
+	}
+	path := strings.TrimPrefix(step.Step, "execute ")
+	for _, e := range execs {
+		// Something that is there and cannot be executed tells more than a
+		// place where nothing is.
+		if errno := unix.Errno(-e.Result()); errno != 0 && errno != unix.ENOENT && errno != unix.ENOTDIR {
+			step.Err = errno
+		}
+	}
+	switch {
+	case errors.Is(step.Err, unix.ENOENT) && strings.Contains(program, "/"):
+		return fmt.Errorf("%q: %w: it, or the interpreter that it names, does not exist", program, ErrNotFound)
+	case errors.Is(step.Err, unix.ENOENT), errors.Is(step.Err, unix.ENOTDIR):
+		return fmt.Errorf("%q: %w in $PATH", program, ErrNotFound)
+	case errors.Is(step.Err, unix.EACCES):
+		return fmt.Errorf("%q: %w: %w: %s is a directory, not executable or on a noexec mount", program, ErrNotExecutable, step.Err, path)
+	case errors.Is(step.Err, unix.ENOEXEC):
+		return fmt.Errorf("%q: %w: %w: %s is not a program for this machine, and has no #! line", program, ErrNotExecutable, step.Err, path)
+	}
+	return fmt.Errorf("%q: %w: %w", program, ErrNotExecutable, step.Err)
+}

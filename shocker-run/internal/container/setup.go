@@ -1,0 +1,200 @@
+package container
+
+import (
+	"fmt"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/spawn"
+)
+
+var propagation = map[string]int{
+	"":            0,
+	"private":     unix.MS_PRIVATE,
+	"rprivate":    unix.MS_PRIVATE | unix.MS_REC,
+	"slave":       unix.MS_SLAVE,
+	"rslave":      unix.MS_SLAVE | unix.MS_REC,
+	"shared":      unix.MS_SHARED,
+	"rshared":     unix.MS_SHARED | unix.MS_REC,
+	"unbindable":  unix.MS_UNBINDABLE,
+	"runbindable": unix.MS_UNBINDABLE | unix.MS_REC,
+}
+
+// check refuses a config that is not whole, or that asks for what is not
+// there: nothing asked for is left out in silence.
+func check(spec *specs.Spec) error {
+	switch {
+	case spec.Root == nil || spec.Root.Path == "":
+		return fmt.Errorf("%w: it has no root.path", ErrInvalid)
+	case spec.Linux == nil:
+		return fmt.Errorf("%w: it has no linux", ErrInvalid)
+	case spec.Linux.Seccomp != nil:
+		return fmt.Errorf("%w: linux.seccomp", ErrUnsupported)
+	case spec.Linux.MountLabel != "":
+		return fmt.Errorf("%w: linux.mountLabel %q", ErrUnsupported, spec.Linux.MountLabel)
+	case spec.Linux.IntelRdt != nil:
+		return fmt.Errorf("%w: linux.intelRdt", ErrUnsupported)
+	case spec.Linux.Personality != nil || len(spec.Linux.TimeOffsets) > 0 || len(spec.Linux.NetDevices) > 0 || spec.Linux.MemoryPolicy != nil:
+		return fmt.Errorf("%w: linux.personality, timeOffsets, netDevices or memoryPolicy", ErrUnsupported)
+	case spec.Hooks != nil && len(spec.Hooks.CreateContainer)+len(spec.Hooks.StartContainer) > 0:
+		return fmt.Errorf("%w: hooks createContainer and startContainer", ErrUnsupported)
+	}
+	if _, ok := propagation[spec.Linux.RootfsPropagation]; !ok {
+		return fmt.Errorf("%w: linux.rootfsPropagation %q", ErrInvalid, spec.Linux.RootfsPropagation)
+	}
+	return checkProcess(spec.Process)
+}
+
+func isNet(sysctl string) bool { return strings.HasPrefix(sysctlPath(sysctl), "net/") }
+
+// clone writes the steps of the container's process and starts it.
+func (c *Container) clone() (retErr error) {
+	s := c.setup
+	t, err := spawn.NewTable()
+	if err != nil {
+		return err
+	}
+	b := &builder{Table: t, root: s.tree}
+	const born = unix.CLONE_NEWUSER | unix.CLONE_NEWPID
+	first := spawn.Options{Flags: uint64(s.ns.create & born)}
+	if len(s.ns.join) > 0 {
+		b.join(s.ns)
+		b.Clone("clone the container's process", first.Flags)
+		first.Flags = 0
+	}
+	b.Call("make namespaces", unix.SYS_UNSHARE, s.ns.create&(unix.CLONE_NEWNS|unix.CLONE_NEWUTS|unix.CLONE_NEWNET))
+	b.Notify("tell that the namespaces are made")
+	b.Wait("wait for the parent")
+	if err := c.steps(b); err != nil {
+		t.Close()
+		return err
+	}
+	if c.proc, err = t.Start(first); err != nil {
+		t.Close()
+	}
+	return err
+}
+
+// join joins namespaces: those of the host first, over which the container's
+// user namespace has no power, then that one.
+func (b *builder) join(ns *namespaces) {
+	for _, user := range []bool{false, true} {
+		for _, j := range ns.join {
+			if (j.flag == unix.CLONE_NEWUSER) == user {
+				b.Call("join namespace "+j.file.Name(), unix.SYS_SETNS, j.file, j.flag)
+			}
+		}
+	}
+}
+
+// steps are those of C2 after the parent has furnished it.
+func (c *Container) steps(b *builder) error {
+	s, linux, p := c.setup, c.spec.Linux, c.spec.Process
+	if s.ns.create&unix.CLONE_NEWCGROUP != 0 {
+		b.Call("make a cgroup namespace", unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
+	}
+	b.Call("keep mounts from the host", unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_SLAVE, 0)
+	b.Call("attach the root", unix.SYS_MOVE_MOUNT, s.tree, "", unix.AT_FDCWD, c.rootPath(), unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS)
+	b.Call("enter the root", unix.SYS_FCHDIR, s.tree)
+	b.Call("set umask", unix.SYS_UMASK, 0o022)
+	b.becomeRoot()
+	if s.ns.create&unix.CLONE_NEWIPC != 0 {
+		b.Call("make an ipc namespace", unix.SYS_UNSHARE, unix.CLONE_NEWIPC)
+	}
+	if err := c.names(b); err != nil {
+		return err
+	}
+	proc, pts := b.mounts(s.m)
+	if err := c.tune(b, proc); err != nil {
+		return err
+	}
+	for i, path := range linux.MaskedPaths {
+		b.mask(path, s.null[i])
+	}
+	for _, path := range linux.ReadonlyPaths {
+		b.readonly(path)
+	}
+	cwd, err := resolvePlace(s.root, p.Cwd, s.m.covered)
+	if err != nil {
+		return fmt.Errorf("working directory: %w", err)
+	}
+	b.makePlace(cwd, false)
+	if c.spec.Root.Readonly {
+		b.setAttr("make the root read-only", s.tree, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+	}
+	b.Call("pivot_root", unix.SYS_PIVOT_ROOT, ".", ".")
+	b.Call("drop the host's tree", unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
+	b.Call("enter the root", unix.SYS_CHDIR, "/")
+	if flags := propagation[linux.RootfsPropagation]; flags != 0 {
+		b.Call("set propagation of the root", unix.SYS_MOUNT, 0, "/", 0, flags, 0)
+	}
+	b.Call("make a session", unix.SYS_SETSID)
+	b.Call("make a keyring", unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, "_ses."+c.o.ID).Ignore(unix.ENOSYS)
+	c.connect(b, pts)
+	b.Wait("wait for the start")
+	b.changeDir(p.Cwd)
+	b.identity(p, s.caps, s.last)
+	c.execs = b.exec(p)
+	return nil
+}
+
+// names sets the names of the host.
+func (c *Container) names(b *builder) error {
+	for _, n := range []struct {
+		what, name string
+		nr         uintptr
+	}{{"hostname", c.spec.Hostname, unix.SYS_SETHOSTNAME}, {"domainname", c.spec.Domainname, unix.SYS_SETDOMAINNAME}} {
+		if n.name == "" {
+			continue
+		}
+		if !c.setup.ns.own(unix.CLONE_NEWUTS) {
+			return fmt.Errorf("%w: a %s without a uts namespace would rename the host", ErrInvalid, n.what)
+		}
+		b.Call("set "+n.what+" "+n.name, n.nr, n.name, len(n.name))
+	}
+	return nil
+}
+
+// tune sets the sysctls and brings lo up, where the container's root may.
+func (c *Container) tune(b *builder, proc any) error {
+	s := c.setup
+	ownNet := !s.m.foreign && s.ns.own(unix.CLONE_NEWNET)
+	sysctls := make(map[string]string)
+	if ownNet && c.o.OpenNet {
+		sysctls = defaultNetSysctls(s.maps, c.spec.Linux.Sysctl)
+	}
+	for key, value := range c.spec.Linux.Sysctl {
+		if ownNet || !isNet(key) {
+			sysctls[key] = value
+		}
+	}
+	if len(sysctls) > 0 && proc == nil {
+		proc = b.fileSystem(fileSystem{kind: "proc", source: "proc"})
+	}
+	for key, value := range sysctls {
+		b.sysctl(proc, key, value)
+	}
+	if ownNet {
+		return b.loopback()
+	}
+	return nil
+}
+
+// connect gives the process its stdio and tells that it is created.
+func (c *Container) connect(b *builder, pts any) {
+	p := c.spec.Process
+	if !p.Terminal {
+		b.stdio([3]any{c.o.Stdio[0], c.o.Stdio[1], c.o.Stdio[2]})
+		b.Notify("tell that the container is created")
+		return
+	}
+	if pts == nil {
+		pts = b.fileSystem(fileSystem{kind: "devpts", source: "devpts", data: []string{"newinstance", "ptmxmode=0666", "mode=0620"}})
+	}
+	master, slave := b.terminal(pts, p.User.UID)
+	c.master = master
+	b.stdio([3]any{slave, slave, slave})
+	b.Notify("tell that the container is created")
+}

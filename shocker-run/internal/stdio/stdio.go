@@ -1,0 +1,262 @@
+// Package stdio connects a program in a container with its caller and its
+// log: through pipes, or through a terminal of the container's own.
+//
+//	caller's stdin  --copy-->  pipe or terminal  ->  program
+//	caller's stdout <--copy--  pipe or terminal  <-  program
+//	                   |
+//	                   +->  log
+//
+// The program never holds a descriptor of its caller.
+package stdio
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"shocker.sh/shocker-run/internal/console"
+	"shocker.sh/shocker-run/internal/logs"
+)
+
+// Options say what a program's streams are connected with.
+type Options struct {
+	In       *os.File     // nil: the program reads /dev/null, or nothing if Held
+	Held     bool         // stdin stays open though nobody writes to it
+	Out, Err io.Writer    // nil: only to the log
+	Log      *logs.Writer // nil: no log
+	Terminal bool         // one terminal in the place of three pipes
+}
+
+// Streams are the connections of one program.
+type Streams struct {
+	// Child are what the program gets as its descriptors 0 to 2; all nil
+	// with a terminal, which its own process opens.
+	Child [3]*os.File
+
+	o       Options
+	ours    [3]*os.File // our ends of the pipes
+	pumps   sync.WaitGroup
+	pumping [3]*pump
+	ended   chan struct{} // the program has ended
+	master  *os.File
+	raw     *console.Terminal
+}
+
+// Open makes the pipes.
+func Open(o Options) (_ *Streams, retErr error) {
+	s := &Streams{o: o, ended: make(chan struct{})}
+	if o.Terminal {
+		return s, nil
+	}
+	defer func() {
+		if retErr != nil {
+			s.Close()
+		}
+	}()
+	for i := range 3 {
+		if i == 0 && o.In == nil && !o.Held {
+			null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+			if err != nil {
+				return nil, err
+			}
+			s.Child[0] = null
+			continue
+		}
+		var p [2]int
+		if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+			return nil, os.NewSyscallError("pipe", err)
+		}
+		ours, child := p[0], p[1]
+		if i == 0 {
+			ours, child = child, ours
+		}
+		s.Child[i] = os.NewFile(uintptr(child), "pipe")
+		// Only our end may be non-blocking: the program would not expect it.
+		err := unix.SetNonblock(ours, true)
+		s.ours[i] = os.NewFile(uintptr(ours), "pipe")
+		if err != nil {
+			return nil, os.NewSyscallError("fcntl", err)
+		}
+	}
+	return s, nil
+}
+
+// Chown gives the pipes to the program's user, so that it can open /dev/stdout
+// again. /dev/null belongs to the host.
+func (s *Streams) Chown(uid, gid int) error {
+	for i, f := range s.Child {
+		if f == nil || s.ours[i] == nil {
+			continue
+		}
+		if err := f.Chown(uid, gid); err != nil {
+			return fmt.Errorf("give stdio to the container's user: %w", err)
+		}
+	}
+	return nil
+}
+
+// Start begins to copy, once the program has its ends. With a terminal,
+// master is its other side, which Streams closes at the end; a terminal that
+// the caller types into is put into raw mode.
+func (s *Streams) Start(master *os.File) error {
+	for i, f := range s.Child {
+		if f != nil {
+			f.Close()
+			s.Child[i] = nil
+		}
+	}
+	if s.o.Terminal {
+		return s.startTerminal(master)
+	}
+	if s.o.In != nil {
+		go func() {
+			// The reader's end is the program's affair, not an error.
+			_, _ = io.Copy(s.ours[0], s.o.In)
+			s.ours[0].Close()
+		}()
+	}
+	s.pump(1, s.ours[1], logs.Stdout, s.o.Out)
+	s.pump(2, s.ours[2], logs.Stderr, s.o.Err)
+	return nil
+}
+
+func (s *Streams) startTerminal(master *os.File) error {
+	s.master = master
+	if in := s.o.In; in != nil {
+		typed := console.Is(in)
+		if typed {
+			var err error
+			if s.raw, err = console.MakeRaw(in); err != nil {
+				return err
+			}
+		}
+		go func() {
+			defer s.restoreOnPanic()
+			_, err := io.Copy(master, in)
+			if err == nil && !typed {
+				_, _ = master.Write([]byte{4}) // end of file, as if typed
+			}
+		}()
+	}
+	s.pump(1, master, logs.Stdout, s.o.Out)
+	return nil
+}
+
+// pump copies one stream from the program.
+type pump struct {
+	r      *os.File
+	stream string
+	out    io.Writer
+}
+
+func (s *Streams) pump(i int, r *os.File, stream string, out io.Writer) {
+	p := &pump{r, stream, out}
+	s.pumping[i] = p
+	s.pumps.Go(func() {
+		defer s.restoreOnPanic()
+		// Closed when the last byte is through, or when nobody reads any
+		// more: then the program gets SIGPIPE, or with a terminal SIGHUP.
+		defer r.Close()
+		p.run(s.o.Log, s.ended)
+	})
+}
+
+// run copies until the end of the stream, until nobody takes what it writes,
+// or until the program has ended and nothing more is in the pipe: somebody
+// else, whom it left behind, may hold it open for ever.
+func (p *pump) run(log *logs.Writer, ended <-chan struct{}) {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := p.r.Read(buf)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			n, err = readNow(p.r, buf)
+		}
+		if n > 0 {
+			if log != nil {
+				log.Write(p.stream, buf[:n])
+			}
+			if p.out != nil {
+				if _, err := p.out.Write(buf[:n]); err != nil {
+					return
+				}
+			}
+		}
+		if err != nil || n == 0 {
+			return // io.EOF; EIO from a terminal that nobody holds any more
+		}
+	}
+}
+
+// readNow reads what there is, 0 if there is nothing.
+func readNow(f *os.File, buf []byte) (n int, _ error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	err2 := raw.Control(func(fd uintptr) {
+		for {
+			n, err = unix.Read(int(fd), buf)
+			if !errors.Is(err, unix.EINTR) {
+				return
+			}
+		}
+	})
+	return max(n, 0), errors.Join(err, err2)
+}
+
+// Finish is called when the program has ended: it copies what is still in the
+// pipes, puts the caller's terminal back and closes everything.
+func (s *Streams) Finish() error {
+	close(s.ended)
+	for _, p := range s.pumping {
+		if p != nil {
+			_ = p.r.SetReadDeadline(time.Unix(1, 0)) // closed already: it has ended
+		}
+	}
+	s.pumps.Wait()
+	return s.Close()
+}
+
+// Close closes our ends and puts the caller's terminal back.
+func (s *Streams) Close() error {
+	for _, files := range [2][3]*os.File{s.Child, s.ours} {
+		for _, f := range files {
+			if f != nil {
+				f.Close()
+			}
+		}
+	}
+	if s.master != nil {
+		s.master.Close()
+	}
+	return s.Restore()
+}
+
+// Restore puts the caller's terminal back into the mode that it had.
+func (s *Streams) Restore() error {
+	if s.raw == nil {
+		return nil
+	}
+	return s.raw.Restore()
+}
+
+// restoreOnPanic keeps a bug of ours from leaving the terminal unusable.
+func (s *Streams) restoreOnPanic() {
+	if bug := recover(); bug != nil {
+		_ = s.Restore()
+		panic(bug)
+	}
+}
+
+// Resize gives the program's terminal the size of the caller's.
+func (s *Streams) Resize() error {
+	if s.master == nil || s.o.In == nil || !console.Is(s.o.In) {
+		return nil
+	}
+	return console.CopySize(s.o.In, s.master)
+}
