@@ -141,17 +141,7 @@ func (s *Store) TakeName(name, id string) error {
 	if strings.HasPrefix(name, "ps_") || strings.HasPrefix(name, "img_") {
 		return fmt.Errorf("name: %w: %q looks like an id", record.ErrBadID, name)
 	}
-	// Linked when complete: a name always leads to an id.
-	f, err := os.CreateTemp(s.Path("names"), ".new-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(id)
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Link(f.Name(), s.Path("names", name))
-	}
-	err = errors.Join(err, os.Remove(f.Name()))
+	err := sys.Claim(s.Path("names", name), id)
 	if errors.Is(err, fs.ErrExist) {
 		other, _ := os.ReadFile(s.Path("names", name))
 		return fmt.Errorf("%w: %q names %s; remove that one or take another", ErrNameTaken, name, other)

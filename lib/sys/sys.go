@@ -118,6 +118,22 @@ func WriteFile(path string, data []byte, mode os.FileMode, sync bool) (retErr er
 	return os.Rename(f.Name(), path)
 }
 
+// Claim makes the file path with its content in one step, or fails with
+// fs.ErrExist: of several that claim it at once one gets it, and nobody sees
+// it without the content.
+func Claim(path, content string) error {
+	f, err := os.CreateTemp(dir(path), ".new-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(content)
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Link(f.Name(), path)
+	}
+	return errors.Join(err, os.Remove(f.Name()))
+}
+
 func dir(path string) string {
 	for i := len(path) - 1; i >= 0; i-- {
 		if path[i] == '/' {

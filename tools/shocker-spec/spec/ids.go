@@ -13,6 +13,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"shocker.sh/lib/stage"
+	"shocker.sh/lib/sys"
 	"shocker.sh/lib/undo"
 )
 
@@ -57,7 +58,7 @@ func takeRange(host stage.Host, id string, log *undo.Log) (uint32, error) {
 		if err := log.Push(entry); err != nil {
 			return 0, err
 		}
-		err := claim(dir, path, id)
+		err := sys.Claim(path, id)
 		if err == nil {
 			return first, nil
 		}
@@ -67,21 +68,6 @@ func takeRange(host stage.Host, id string, log *undo.Log) (uint32, error) {
 		}
 	}
 	return 0, errNoRange
-}
-
-// claim makes path with the given content in one step, or fails with
-// fs.ErrExist.
-func claim(dir, path, content string) error {
-	f, err := os.CreateTemp(dir, ".new-*")
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(content)
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Link(f.Name(), path)
-	}
-	return errors.Join(err, os.Remove(f.Name()))
 }
 
 type idRange struct{ first, count uint64 }

@@ -1,0 +1,349 @@
+package net
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/stage"
+	"shocker.sh/lib/sys"
+	"shocker.sh/shocker-net/internal/lease"
+	"shocker.sh/shocker-net/internal/nft"
+)
+
+const forwarding = "/proc/sys/net/ipv4/ip_forward"
+
+// alias marks the bridge as ours.
+const alias = "shocker"
+
+// network is the host's part, ready for containers.
+type network struct {
+	subnet lease.Subnet
+	bridge int // interface index
+}
+
+// hostState is RUN/.net/host.json: what to undo of the host's part. A field is
+// written before its effect.
+type hostState struct {
+	Subnet     string      `json:"subnet"`
+	Bridge     string      `json:"bridge,omitempty"`     // made by us
+	Forwarding bool        `json:"forwarding,omitempty"` // switched on by us
+	Table      bool        `json:"table,omitempty"`
+	Chains     []nft.Chain `json:"chains,omitempty"` // that we have rules in
+	Ready      bool        `json:"ready,omitempty"`
+}
+
+func dir(h stage.Host) string       { return filepath.Join(h.Run, ".net") }
+func leases(h stage.Host) string    { return filepath.Join(dir(h), "leases") }
+func stateFile(h stage.Host) string { return filepath.Join(dir(h), "host.json") }
+
+func readState(h stage.Host) (*hostState, error) {
+	s := &hostState{}
+	data, err := os.ReadFile(stateFile(h))
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, s)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", stateFile(h), err)
+	}
+	return s, nil
+}
+
+func (s *hostState) write(h stage.Host) error {
+	data, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	return sys.WriteFile(stateFile(h), data, 0o600, false)
+}
+
+// ensure makes the bridge, forwarding and the rules where they are missing.
+// When all is there this costs two questions to the kernel.
+func ensure(h stage.Host) (network, error) {
+	subnet, err := lease.Parse(h.Subnet)
+	if err != nil {
+		return network{}, err
+	}
+	if n, ok, err := ready(h, subnet); ok || err != nil {
+		return n, err
+	}
+	if err := os.MkdirAll(leases(h), 0o700); err != nil {
+		return network{}, err
+	}
+	unlock, err := lock(h)
+	if err != nil {
+		return network{}, err
+	}
+	defer unlock()
+	if n, ok, err := ready(h, subnet); ok || err != nil {
+		return n, err
+	}
+	s, err := readState(h)
+	if err != nil {
+		return network{}, err
+	}
+	if s.Subnet != "" && s.Subnet != subnet.String() {
+		return network{}, fmt.Errorf("the network was made with SHOCKER_SUBNET %s, not %s: remove all containers to change it", s.Subnet, subnet)
+	}
+	s.Subnet = subnet.String()
+	bridge, err := s.makeBridge(h, subnet)
+	if err != nil {
+		return network{}, err
+	}
+	if err := s.forward(h); err != nil {
+		return network{}, err
+	}
+	if err := s.rules(h, subnet); err != nil {
+		return network{}, err
+	}
+	s.Ready = true
+	return network{subnet, bridge}, s.write(h)
+}
+
+// lock keeps commands that set up or tear down from each other.
+func lock(h stage.Host) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(dir(h), "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := sys.Flock(f, unix.LOCK_EX); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() { f.Close() }, nil
+}
+
+// ready says whether the host's part is as ensure left it.
+func ready(h stage.Host, subnet lease.Subnet) (network, bool, error) {
+	s, err := readState(h)
+	if err != nil || !s.Ready || s.Subnet != subnet.String() {
+		return network{}, false, err
+	}
+	link, err := netlink.LinkByName(h.Bridge)
+	if err != nil {
+		return network{}, false, ignoreNotFound(err)
+	}
+	table, err := nft.Exists()
+	return network{subnet, link.Attrs().Index}, table, err
+}
+
+func ignoreNotFound(err error) error {
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil
+	}
+	return err
+}
+
+// makeBridge makes the bridge with the subnet's first address, or takes one
+// that is there with just that.
+func (s *hostState) makeBridge(h stage.Host, subnet lease.Subnet) (int, error) {
+	gateway := &netlink.Addr{IPNet: ipNet(subnet.Gateway())}
+	link, err := netlink.LinkByName(h.Bridge)
+	if err = ignoreNotFound(err); err != nil {
+		return 0, err
+	}
+	if link != nil && (s.Bridge == "" || link.Attrs().Alias != alias) {
+		addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
+		if err != nil {
+			return 0, err
+		}
+		same := slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.Equal(*gateway) })
+		if link.Type() != "bridge" || !same {
+			return 0, fmt.Errorf("interface %s %w and has not the address %s: set SHOCKER_BRIDGE to another name", h.Bridge, ErrBridge, gateway.IPNet)
+		}
+		return link.Attrs().Index, s.write(h)
+	}
+	if link == nil {
+		if err := overlap(subnet.Prefix); err != nil {
+			return 0, err
+		}
+		s.Bridge = h.Bridge
+		if err := s.write(h); err != nil {
+			return 0, err
+		}
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.Alias = h.Bridge, alias
+		link = &netlink.Bridge{LinkAttrs: attrs}
+		if err := netlink.LinkAdd(link); err != nil {
+			return 0, fmt.Errorf("make bridge %s: %w", h.Bridge, err)
+		}
+		if err := netlink.LinkSetAlias(link, alias); err != nil {
+			return 0, fmt.Errorf("mark bridge %s: %w", h.Bridge, err)
+		}
+	}
+	if err := netlink.AddrReplace(link, gateway); err != nil {
+		return 0, fmt.Errorf("give %s the address %s: %w", h.Bridge, gateway.IPNet, err)
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return 0, fmt.Errorf("set up %s: %w", h.Bridge, err)
+	}
+	return link.Attrs().Index, nil
+}
+
+// overlap refuses a subnet that has something in common with an address or a
+// route of the host. Routes for all, and the two halves by which VPNs replace
+// them, are none.
+func overlap(subnet netip.Prefix) error {
+	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	if err != nil {
+		return fmt.Errorf("list routes: %w", err)
+	}
+	for _, r := range routes {
+		if r.Dst == nil {
+			continue
+		}
+		ones, _ := r.Dst.Mask.Size()
+		address, ok := netip.AddrFromSlice(r.Dst.IP.To4())
+		if !ok || ones <= 1 || r.Type != unix.RTN_UNICAST && r.Type != unix.RTN_LOCAL {
+			continue
+		}
+		if p := netip.PrefixFrom(address, ones); p.Overlaps(subnet) {
+			through := ""
+			if link, err := netlink.LinkByIndex(r.LinkIndex); err == nil {
+				through = " through " + link.Attrs().Name
+			}
+			return fmt.Errorf("subnet %s %w with the host's route to %s%s: set SHOCKER_SUBNET to a free one", subnet, ErrOverlap, p, through)
+		}
+	}
+	return nil
+}
+
+// forward switches IP forwarding on.
+func (s *hostState) forward(h stage.Host) error {
+	now, err := os.ReadFile(forwarding)
+	if err != nil {
+		return err
+	}
+	if strings.TrimSpace(string(now)) != "0" {
+		return nil
+	}
+	s.Forwarding = true
+	if err := s.write(h); err != nil {
+		return err
+	}
+	return os.WriteFile(forwarding, []byte("1"), 0)
+}
+
+// rules makes our table, and lets our traffic pass where others drop.
+func (s *hostState) rules(h stage.Host, subnet lease.Subnet) error {
+	chains, err := nft.Dropping()
+	if err != nil {
+		return err
+	}
+	s.Table = true
+	for _, c := range chains {
+		if !slices.Contains(s.Chains, c) {
+			s.Chains = append(s.Chains, c)
+		}
+	}
+	if err := s.write(h); err != nil {
+		return err
+	}
+	if err := nft.Make(h.Bridge, subnet.Prefix); err != nil {
+		return err
+	}
+	for _, c := range chains {
+		if err := c.Accept(h.Bridge); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Teardown takes the host's part away: our rules in others' chains, our
+// table, our bridge, and forwarding if we had switched it on. It does nothing
+// while a container has an address.
+func Teardown(h stage.Host) error {
+	if _, err := os.Stat(dir(h)); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	unlock, err := lock(h)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	taken, err := os.ReadDir(leases(h))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) || len(taken) > 0 {
+		return ignoreNotFound(err)
+	}
+	s, err := readState(h)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, c := range s.Chains {
+		errs = append(errs, c.Withdraw(s.Bridge))
+	}
+	if s.Table {
+		errs = append(errs, nft.Remove())
+	}
+	if s.Bridge != "" {
+		errs = append(errs, deleteBridge(s.Bridge))
+	}
+	if s.Forwarding {
+		errs = append(errs, os.WriteFile(forwarding, []byte("0"), 0))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir(h))
+}
+
+// deleteBridge deletes the bridge that we made. One without our mark was made
+// by somebody else, unless we were killed before we could set it: then it has
+// no address yet.
+func deleteBridge(name string) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return ignoreNotFound(err)
+	}
+	addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
+	if err != nil {
+		return err
+	}
+	if link.Type() != "bridge" || link.Attrs().Alias != alias && len(addrs) > 0 {
+		return nil
+	}
+	return ignoreNotFound(netlink.LinkDel(link))
+}
+
+// check says what is missing of a container's lease and of the host's part.
+func check(h stage.Host, id, address string) error {
+	subnet, err := lease.Parse(h.Subnet)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	owner, err := os.ReadFile(filepath.Join(leases(h), address))
+	if err != nil || string(owner) != id {
+		errs = append(errs, fmt.Errorf("lease of %s %w", address, ErrMissing))
+	}
+	if _, err := net.InterfaceByName(interfaceName(id)); err != nil {
+		errs = append(errs, fmt.Errorf("interface %s %w", interfaceName(id), ErrMissing))
+	}
+	if _, ok, err := ready(h, subnet); err != nil {
+		errs = append(errs, err)
+	} else if !ok {
+		errs = append(errs, fmt.Errorf("bridge %s, or nftables table inet shocker, %w: the next run makes it", h.Bridge, ErrMissing))
+	}
+	chains, err := nft.Dropping()
+	errs = append(errs, err)
+	for _, c := range chains {
+		if ok, err := c.Accepts(h.Bridge); err != nil || !ok {
+			errs = append(errs, errors.Join(err, fmt.Errorf("chain %s of table %s drops what is forwarded, and our rules there %w", c.Name, c.Table, ErrMissing)))
+		}
+	}
+	return errors.Join(errs...)
+}
