@@ -320,6 +320,11 @@ func takeConsole(proc *spawn.Process, master *spawn.Step) (*os.File, error) {
 		return nil, err
 	}
 	defer f.Close()
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil || fs.Type != unix.DEVPTS_SUPER_MAGIC {
+		// The container may have put anything at /dev/pts/ptmx.
+		return nil, fmt.Errorf("the container's ptmx is not a terminal: %w", ErrInvalid)
+	}
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
 		return nil, os.NewSyscallError("dup", err)

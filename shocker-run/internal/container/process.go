@@ -57,24 +57,27 @@ func (b *builder) becomeRoot() {
 	b.Call("become root of the user namespace", unix.SYS_SETRESUID, 0, 0, 0)
 }
 
-// stdio gives the process its descriptors 0 to 2 and takes all others away
-// from the program.
+// stdio gives the process its descriptors 0 to 2.
 func (b *builder) stdio(files [3]any) {
 	for i, f := range files {
 		b.Call(fmt.Sprintf("set descriptor %d", i), unix.SYS_DUP3, f, i, 0)
 	}
-	b.Call("close descriptors", unix.SYS_CLOSE_RANGE, 3, uint64(^uint32(0)), unix.CLOSE_RANGE_CLOEXEC)
 }
 
 // terminal opens a new terminal on the container's own devpts, as the
 // controlling one of a new session, and returns its two sides.
 func (b *builder) terminal(pts any, uid uint32) (master, slave *spawn.Step) {
 	master = b.Call("open a terminal", unix.SYS_OPENAT, pts, "ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+	return master, b.peer(master, uid)
+}
+
+// peer opens the slave of a terminal and makes it the controlling one.
+func (b *builder) peer(master *spawn.Step, uid uint32) *spawn.Step {
 	b.Call("unlock the terminal", unix.SYS_IOCTL, master, unix.TIOCSPTLCK, []byte{0, 0, 0, 0})
-	slave = b.Call("open the terminal's slave", unix.SYS_IOCTL, master, unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+	slave := b.Call("open the terminal's slave", unix.SYS_IOCTL, master, unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
 	b.Call("give the terminal to its user", unix.SYS_FCHOWN, slave, uid, ^uint64(0))
 	b.Call("make the terminal the controlling one", unix.SYS_IOCTL, slave, unix.TIOCSCTTY, 0)
-	return master, slave
+	return slave
 }
 
 // changeDir enters the working directory, which must not lead through a
@@ -172,7 +175,7 @@ func (b *builder) exec(p *specs.Process) []*spawn.Step {
 	for i, path := range all {
 		s := b.Call("execute "+path, unix.SYS_EXECVE, path, args, env)
 		if i < len(all)-1 {
-			s.Ignore(unix.ENOENT)
+			s.IgnoreAny()
 		}
 		steps = append(steps, s)
 	}

@@ -27,7 +27,7 @@ func (c *Container) Start(ctx context.Context) error {
 	return c.hooks(ctx, "poststart", "running")
 }
 
-// Kill ends a container that was created and not started.
+// Kill ends the container and waits for its end.
 func (c *Container) Kill() error {
 	if c.ended {
 		return nil

@@ -134,6 +134,7 @@ func (c *Container) steps(b *builder) error {
 	b.Call("make a keyring", unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, "_ses."+c.o.ID).Ignore(unix.ENOSYS)
 	c.connect(b, pts)
 	b.Wait("wait for the start")
+	b.CloseFrom(3)
 	b.changeDir(p.Cwd)
 	b.identity(p, s.caps, s.last)
 	c.execs = b.exec(p)

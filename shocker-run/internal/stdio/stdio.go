@@ -42,14 +42,13 @@ type Streams struct {
 	ours    [3]*os.File // our ends of the pipes
 	pumps   sync.WaitGroup
 	pumping [3]*pump
-	ended   chan struct{} // the program has ended
 	master  *os.File
 	raw     *console.Terminal
 }
 
 // Open makes the pipes.
 func Open(o Options) (_ *Streams, retErr error) {
-	s := &Streams{o: o, ended: make(chan struct{})}
+	s := &Streams{o: o}
 	if o.Terminal {
 		return s, nil
 	}
@@ -162,14 +161,14 @@ func (s *Streams) pump(i int, r *os.File, stream string, out io.Writer) {
 		// Closed when the last byte is through, or when nobody reads any
 		// more: then the program gets SIGPIPE, or with a terminal SIGHUP.
 		defer r.Close()
-		p.run(s.o.Log, s.ended)
+		p.run(s.o.Log)
 	})
 }
 
 // run copies until the end of the stream, until nobody takes what it writes,
 // or until the program has ended and nothing more is in the pipe: somebody
 // else, whom it left behind, may hold it open for ever.
-func (p *pump) run(log *logs.Writer, ended <-chan struct{}) {
+func (p *pump) run(log *logs.Writer) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := p.r.Read(buf)
@@ -212,7 +211,6 @@ func readNow(f *os.File, buf []byte) (n int, _ error) {
 // Finish is called when the program has ended: it copies what is still in the
 // pipes, puts the caller's terminal back and closes everything.
 func (s *Streams) Finish() error {
-	close(s.ended)
 	for _, p := range s.pumping {
 		if p != nil {
 			_ = p.r.SetReadDeadline(time.Unix(1, 0)) // closed already: it has ended
@@ -251,6 +249,11 @@ func (s *Streams) restoreOnPanic() {
 		_ = s.Restore()
 		panic(bug)
 	}
+}
+
+// SetSize gives the program's terminal a size in characters.
+func (s *Streams) SetSize(rows, columns uint16) error {
+	return console.SetSize(s.master, rows, columns)
 }
 
 // Resize gives the program's terminal the size of the caller's.

@@ -1,0 +1,163 @@
+package container
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/spawn"
+)
+
+// allKinds are the namespaces that an exec joins, with their names in
+// /proc/PID/ns.
+var allKinds = []struct {
+	flag int
+	name string
+}{
+	{unix.CLONE_NEWUSER, "user"}, {unix.CLONE_NEWNS, "mnt"}, {unix.CLONE_NEWPID, "pid"}, {unix.CLONE_NEWNET, "net"},
+	{unix.CLONE_NEWIPC, "ipc"}, {unix.CLONE_NEWUTS, "uts"}, {unix.CLONE_NEWCGROUP, "cgroup"}, {unix.CLONE_NEWTIME, "time"},
+}
+
+// Exec starts another process in a running container:
+//
+//	parent (P)                     C1                          C2
+//	compare namespaces ─ clone ─▶  setns(pidfd, all)
+//	                               clone(PARENT) ──────────▶
+//	                 ◀──────────────────────────────────────  "joined"
+//	cgroups, rlimits ──────────────────────────────────────▶
+//	                                                          session, terminal, stdio
+//	                 ◀──────────────────────────────────────  "created"
+//	Start            ──────────────────────────────────────▶  user, capabilities, execve
+//
+// target is the container's first process, by pid and pidfd. What Exec
+// returns is used as a Container, but for its hooks.
+func Exec(ctx context.Context, spec *specs.Spec, process *specs.Process, pid int, target *os.File, o Options) (_ *Container, retErr error) {
+	if err := checkProcess(process); err != nil {
+		return nil, err
+	}
+	other := *spec
+	other.Process, other.Hooks = process, nil
+	if other.Linux == nil {
+		return nil, fmt.Errorf("%w: it has no linux", ErrInvalid)
+	}
+	c := &Container{spec: &other, o: o, setup: &setup{}}
+	if err := c.cloneExec(pid, target); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if retErr != nil {
+			retErr = errors.Join(retErr, c.proc.Kill())
+			c.proc.Close()
+			if c.Console != nil {
+				c.Console.Close()
+			}
+		}
+	}()
+	if err := c.proc.Notified(ctx); err != nil {
+		return nil, fmt.Errorf("join the container: %w", err)
+	}
+	if err := c.cg.attach(c.proc.Pid()); err != nil {
+		return nil, err
+	}
+	if err := limits(c.proc.Pid(), process); err != nil {
+		return nil, err
+	}
+	if o.OwnStdio != nil {
+		uid, gid, err := c.setup.maps.host(process.User.UID, process.User.GID)
+		if err == nil {
+			err = o.OwnStdio(uid, gid)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := c.proc.Release(); err != nil {
+		return nil, err
+	}
+	if err := c.proc.Notified(ctx); err != nil {
+		return nil, c.explain(err)
+	}
+	return c, c.take()
+}
+
+// cloneExec writes the steps of the process and starts it.
+func (c *Container) cloneExec(pid int, target *os.File) (err error) {
+	s, p := c.setup, c.spec.Process
+	if c.cg, err = findCgroups(c.o.CgroupRoot, c.spec.Linux.CgroupsPath); err != nil {
+		return err
+	}
+	if s.last, err = lastCap(); err != nil {
+		return err
+	}
+	if s.caps, err = parseCaps(p.Capabilities, s.last); err != nil {
+		return err
+	}
+	joins, err := otherNamespaces(pid)
+	if err != nil {
+		return err
+	}
+	t, err := spawn.NewTable()
+	if err != nil {
+		return err
+	}
+	b := &builder{Table: t}
+	b.Call("join the container's namespaces", unix.SYS_SETNS, target, joins)
+	b.Clone("clone the process", 0)
+	b.Notify("tell that the namespaces are joined")
+	b.Wait("wait for the parent")
+	if joins&unix.CLONE_NEWUSER != 0 {
+		s.maps = idMaps{c.spec.Linux.UIDMappings, c.spec.Linux.GIDMappings}
+		b.becomeRoot()
+	}
+	b.Call("make a session", unix.SYS_SETSID)
+	if p.Terminal {
+		how := spawn.Struct(t, &unix.OpenHow{
+			Flags: unix.O_RDWR | unix.O_NOCTTY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS,
+		})
+		c.master = b.Call("open a terminal", unix.SYS_OPENAT2, unix.AT_FDCWD, "/dev/pts/ptmx", how, unix.SizeofOpenHow)
+		slave := b.peer(c.master, p.User.UID)
+		b.stdio([3]any{slave, slave, slave})
+	} else {
+		b.stdio([3]any{c.o.Stdio[0], c.o.Stdio[1], c.o.Stdio[2]})
+	}
+	b.Notify("tell that the process is created")
+	b.Wait("wait for the start")
+	b.CloseFrom(3)
+	b.changeDir(p.Cwd)
+	b.identity(p, s.caps, s.last)
+	c.execs = b.exec(p)
+	if c.proc, err = t.Start(spawn.Options{}); err != nil {
+		t.Close()
+	}
+	return err
+}
+
+// otherNamespaces are those in which the process is and we are not: a user
+// namespace cannot be joined twice.
+func otherNamespaces(pid int) (flags int, _ error) {
+	for _, kind := range allKinds {
+		theirs, err := os.Stat(filepath.Join("/proc", fmt.Sprint(pid), "ns", kind.name))
+		if errors.Is(err, os.ErrNotExist) && exists("/proc/self/ns/"+kind.name) {
+			return 0, ErrGone
+		}
+		if errors.Is(err, os.ErrNotExist) {
+			continue // this kernel has no such kind
+		}
+		if err != nil {
+			return 0, err
+		}
+		ours, err := os.Stat("/proc/self/ns/" + kind.name)
+		if err != nil {
+			return 0, err
+		}
+		if !os.SameFile(ours, theirs) {
+			flags |= kind.flag
+		}
+	}
+	return flags, nil
+}

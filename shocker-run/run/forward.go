@@ -1,0 +1,95 @@
+package run
+
+import (
+	"os"
+	"os/signal"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"shocker.sh/shocker-run/internal/container"
+	"shocker.sh/shocker-run/internal/stdio"
+)
+
+// forwarded are the signals that a caller means for the program. SIGCHLD,
+// SIGURG, SIGPIPE and those that stop and continue are our own.
+var forwarded = []os.Signal{
+	unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGWINCH,
+}
+
+// impatience is how often SIGINT and SIGTERM have to come until the program is
+// killed: as the first process of a pid namespace it hears only those signals
+// that it handles (pid_namespaces(7)).
+const impatience = 3
+
+// signals are those that come to us while a program is started and runs.
+type signals struct {
+	ch, broken chan os.Signal
+	done       chan struct{}
+	once       sync.Once
+	idle       sync.WaitGroup
+}
+
+// catch begins to collect signals: those that come before the program runs
+// are not lost.
+func catch() *signals {
+	s := &signals{ch: make(chan os.Signal, 16), broken: make(chan os.Signal, 1), done: make(chan struct{})}
+	for _, sig := range forwarded {
+		if !signal.Ignored(sig) { // nohup
+			signal.Notify(s.ch, sig)
+		}
+	}
+	// A reader of our stdout that goes away is an error of a write, and must
+	// not end us before the program.
+	signal.Notify(s.broken, unix.SIGPIPE)
+	return s
+}
+
+// forward passes the signals on to the program until stop.
+func (s *signals) forward(c *container.Container, streams *stdio.Streams) {
+	s.idle.Go(func() {
+		urgent := 0
+		for {
+			select {
+			case <-s.done:
+				return
+			case sig := <-s.ch:
+				if sig == unix.SIGWINCH {
+					_ = streams.Resize() // the next one comes
+					continue
+				}
+				if sig == unix.SIGINT || sig == unix.SIGTERM {
+					urgent++
+				}
+				if urgent == impatience {
+					sig = unix.SIGKILL
+				}
+				_ = c.Signal(sig.(unix.Signal)) // it has ended: nothing to do
+			}
+		}
+	})
+}
+
+// stop leaves signals to others again.
+func (s *signals) stop() {
+	s.once.Do(func() {
+		signal.Stop(s.ch)
+		close(s.done)
+		s.idle.Wait()
+		signal.Stop(s.broken)
+	})
+}
+
+// initialSize gives the program's terminal the size of the caller's, or the
+// one that the config asks for.
+func (s *session) initialSize() error {
+	if s.c.Console == nil {
+		return nil
+	}
+	if size := s.spec.Process.ConsoleSize; size != nil {
+		if err := s.streams.SetSize(uint16(size.Height), uint16(size.Width)); err != nil {
+			return err
+		}
+	}
+	return s.streams.Resize()
+}
