@@ -30,6 +30,7 @@ type Options struct {
 	Out, Err io.Writer    // nil: only to the log
 	Log      *logs.Writer // nil: no log
 	Terminal bool         // one terminal in the place of three pipes
+	Null     bool         // all three are /dev/null
 }
 
 // Streams are the connections of one program.
@@ -58,12 +59,12 @@ func Open(o Options) (_ *Streams, retErr error) {
 		}
 	}()
 	for i := range 3 {
-		if i == 0 && o.In == nil && !o.Held {
+		if o.Null || i == 0 && o.In == nil && !o.Held {
 			null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 			if err != nil {
 				return nil, err
 			}
-			s.Child[0] = null
+			s.Child[i] = null
 			continue
 		}
 		var p [2]int
@@ -119,8 +120,10 @@ func (s *Streams) Start(master *os.File) error {
 			s.ours[0].Close()
 		}()
 	}
-	s.pump(1, s.ours[1], logs.Stdout, s.o.Out)
-	s.pump(2, s.ours[2], logs.Stderr, s.o.Err)
+	if !s.o.Null {
+		s.pump(1, s.ours[1], logs.Stdout, s.o.Out)
+		s.pump(2, s.ours[2], logs.Stderr, s.o.Err)
+	}
 	return nil
 }
 

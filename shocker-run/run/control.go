@@ -1,0 +1,219 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/record"
+	"shocker.sh/lib/stage"
+	"shocker.sh/lib/store"
+	"shocker.sh/lib/sys"
+	"shocker.sh/shocker-run/internal/logs"
+)
+
+// Alive says whether the container's first process is there.
+func Alive(host stage.Host, id string) (bool, error) {
+	pidfd, _, err := process(host, id)
+	if errors.Is(err, ErrNotRunning) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return true, pidfd.Close()
+}
+
+// Signal sends the container's first process a signal, or returns
+// ErrNotRunning.
+func Signal(host stage.Host, id string, sig unix.Signal) error {
+	pidfd, _, err := process(host, id)
+	if err != nil {
+		return err
+	}
+	defer pidfd.Close()
+	return send(pidfd, id, sig)
+}
+
+func send(pidfd *os.File, id string, sig unix.Signal) error {
+	err := unix.PidfdSendSignal(int(pidfd.Fd()), sig, nil, 0)
+	if err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("send %s to %s: %w", unix.SignalName(sig), id, err)
+	}
+	return nil
+}
+
+// Stop sends the container's first process the signal by which its image
+// wants to be stopped, SIGTERM if it says nothing, and SIGKILL if it is still
+// there after the timeout. It returns once the process has ended; that it does
+// not run is no error.
+func Stop(ctx context.Context, host stage.Host, id string, timeout time.Duration) error {
+	pidfd, _, err := process(host, id)
+	if errors.Is(err, ErrNotRunning) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer pidfd.Close()
+	sig, err := stopSignal(host, id)
+	if err != nil {
+		return err
+	}
+	if err := send(pidfd, id, sig); err != nil {
+		return err
+	}
+	patient, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	if err := ended(patient, pidfd); err == nil || ctx.Err() != nil {
+		return err
+	}
+	if err := send(pidfd, id, unix.SIGKILL); err != nil {
+		return err
+	}
+	return ended(ctx, pidfd)
+}
+
+func stopSignal(host stage.Host, id string) (unix.Signal, error) {
+	st, err := openStore(host, id)
+	if err != nil || st == nil {
+		return unix.SIGTERM, err
+	}
+	r, err := st.Record(id)
+	if err != nil {
+		return 0, err
+	}
+	name := r.Annotation(record.AnnotationStop)
+	if name == "" {
+		return unix.SIGTERM, nil
+	}
+	return ParseSignal(name)
+}
+
+// ParseSignal reads a signal by its number or by its name, with or without
+// SIG.
+func ParseSignal(s string) (unix.Signal, error) {
+	if n, err := strconv.Atoi(s); err == nil && n > 0 && n < 65 {
+		return unix.Signal(n), nil
+	}
+	name := strings.ToUpper(s)
+	if !strings.HasPrefix(name, "SIG") {
+		name = "SIG" + name
+	}
+	if sig := unix.SignalNum(name); sig != 0 {
+		return sig, nil
+	}
+	if rest, ok := strings.CutPrefix(name, "SIGRTMIN"); ok { // 34 with glibc and musl
+		if n, err := strconv.Atoi("0" + strings.TrimPrefix(rest, "+")); err == nil && n <= 30 {
+			return unix.Signal(34 + n), nil
+		}
+	}
+	return 0, fmt.Errorf("%q is not a signal", s)
+}
+
+// ended waits until the process has ended: its pidfd is readable then.
+func ended(ctx context.Context, pidfd *os.File) error {
+	for {
+		fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 100) // ms; then ctx is looked at
+		if n > 0 {
+			return nil
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return os.NewSyscallError("poll", err)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Wait waits until the container's program has ended and everything about it
+// is written down, and returns its exit status, or ErrLost if nobody saw it.
+func Wait(ctx context.Context, host stage.Host, id string) (int, error) {
+	if err := over(ctx, host, id); err != nil {
+		return 0, err
+	}
+	st, err := openStore(host, id)
+	if err != nil {
+		return 0, err
+	}
+	if st == nil {
+		return 0, fmt.Errorf("container %s: %w", id, store.ErrNoContainer)
+	}
+	s, err := st.State(id)
+	if err != nil {
+		return 0, err
+	}
+	if s.ExitStatus == nil {
+		return 0, fmt.Errorf("container %s: %w", id, ErrLost)
+	}
+	return *s.ExitStatus, nil
+}
+
+// over waits until nobody supervises the container any more, and its process
+// has ended, should it have outlived its supervisor.
+func over(ctx context.Context, host stage.Host, id string) error {
+	f, err := os.Open(filepath.Join(host.RunDir(id), "supervisor"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	locked := make(chan error, 1)
+	go func() {
+		locked <- errors.Join(sys.Flock(f, unix.LOCK_SH), f.Close())
+	}()
+	select {
+	case err := <-locked:
+		if err != nil {
+			return err
+		}
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	pidfd, _, err := process(host, id)
+	if errors.Is(err, ErrNotRunning) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer pidfd.Close()
+	return ended(ctx, pidfd)
+}
+
+// LogOptions say what Logs shows.
+type LogOptions struct {
+	Follow     bool // go on until the program has ended
+	Timestamps bool // before every line
+	Tail       int  // only the last lines, this many; negative: all
+}
+
+// Logs writes what the container's program has written: to out what it wrote
+// to stdout, to errOut what it wrote to stderr, byte for byte.
+func Logs(ctx context.Context, host stage.Host, id string, out, errOut io.Writer, o LogOptions) error {
+	opts := logs.Options{Timestamps: o.Timestamps, Tail: o.Tail}
+	if o.Follow {
+		done := make(chan struct{})
+		opts.Follow = done
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		go func() {
+			// If that cannot be found out, what is there is shown.
+			_ = over(ctx, host, id)
+			close(done)
+		}()
+	}
+	return logs.Read(filepath.Join(host.Store, "containers", id, "log"), out, errOut, opts)
+}
