@@ -70,7 +70,7 @@ func TestNothingIsLeftOnTheMachine(t *testing.T) {
 			if r := h.Command(t, "ip", "link", "add", "shockertest0", "type", "bridge"); r.Code != 0 {
 				t.Fatal(r)
 			}
-			if err := unix.Mount("left", "/mnt", "tmpfs", 0, ""); err != nil {
+			if err := unix.Mount("left", os.TempDir(), "tmpfs", 0, ""); err != nil {
 				t.Fatal(err)
 			}
 			all, err := hierarchies()
@@ -89,7 +89,7 @@ func TestNothingIsLeftOnTheMachine(t *testing.T) {
 			if r := h.Snapshot(t)["processes"]; len(r) != 1 || r[0] != "sleep 1000" {
 				t.Errorf("processes = %q; want sleep 1000", r)
 			}
-			want := "+ links: shockertest0\n+ mounts: tmpfs on /mnt\n+ processes: sleep 1000"
+			want := "+ links: shockertest0\n+ mounts: tmpfs on " + os.TempDir() + "\n+ processes: sleep 1000"
 			if d := Diff(h.Start(), h.Snapshot(t), "cgroups"); d != want {
 				t.Errorf("Diff = %s; want %s", d, want)
 			}
@@ -107,15 +107,15 @@ func TestNothingIsLeftOnTheMachine(t *testing.T) {
 			t.Error("a link is left")
 		}
 	}
-	groups, err := filepath.Glob("/sys/fs/cgroup/*/shocker-test-*")
+	all, err := hierarchies()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, g := range groups {
-		if !strings.Contains(g, fmt.Sprintf("-test-%d-", os.Getpid())) {
-			continue // another package's tests
+	for _, g := range all {
+		left, err := filepath.Glob(fmt.Sprintf("%s/shocker-test-%d-*", g.Point, os.Getpid()))
+		if err != nil || len(left) != 0 {
+			t.Errorf("groups %q are left, %v", left, err)
 		}
-		t.Errorf("%s is left", g)
 	}
 }
 
