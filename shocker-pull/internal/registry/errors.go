@@ -1,0 +1,20 @@
+package registry
+
+import "errors"
+
+var (
+	// ErrNotFound is a reference or blob that the registry does not have.
+	ErrNotFound = errors.New("the registry does not have it")
+	// ErrDenied is what the registry does not give us.
+	ErrDenied = errors.New("the registry denies access: log in with docker login or podman login, or check the name")
+	// ErrStalled is a registry that sends nothing any more.
+	ErrStalled = errors.New("the registry stopped sending")
+	// ErrTooLong is an answer longer than it may be.
+	ErrTooLong = errors.New("the registry's answer is too long")
+	// ErrPlatform is an image that this machine cannot run.
+	ErrPlatform = errors.New("no image for this platform")
+	// ErrManifest is a manifest that is not one of an image.
+	ErrManifest = errors.New("not a manifest of an image")
+	// ErrDigest is content that is not what its digest says.
+	ErrDigest = errors.New("the content does not have its digest")
+)

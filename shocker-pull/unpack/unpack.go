@@ -1,0 +1,272 @@
+// Package unpack is shocker-unpack: from blobs to layers, and to an image if
+// all that its manifest names has come.
+package unpack
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"time"
+
+	digest "github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	ispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"github.com/urfave/cli/v2"
+
+	"shocker.sh/lib/applet"
+	"shocker.sh/lib/btrfs"
+	"shocker.sh/lib/stage"
+	"shocker.sh/lib/store"
+	"shocker.sh/lib/sys"
+	"shocker.sh/shocker-pull/internal/untar"
+)
+
+// Name of the program.
+const Name = "shocker-unpack"
+
+var (
+	// ErrIncomplete is an input that ended before all had come that the
+	// manifest names.
+	ErrIncomplete = errors.New("not all that the manifest names has come")
+	// ErrDescriptor is an input that is not descriptors of one image.
+	ErrDescriptor = errors.New("not a descriptor of the image")
+	// ErrBlob is a blob that is missing or is not what its digest says.
+	ErrBlob = errors.New("the blob does not have its digest")
+)
+
+// Applet is shocker-unpack as a program.
+var Applet = applet.Command(&cli.Command{
+	Name:      Name,
+	Usage:     "make an image of the blobs whose descriptors come on stdin",
+	ArgsUsage: " ",
+	Description: "Reads OCI descriptors, one a line: manifest and config, then the layers in their\n" +
+		"order. Each layer is unpacked as it comes into a subvolume of its own; the image is\n" +
+		"made at the end, if all came. The blobs are those of the store's OCI layout.",
+	Action: func(c *cli.Context) error {
+		if c.NArg() > 0 {
+			return applet.Usagef("descriptors are read from the input, no argument %q", c.Args().First())
+		}
+		if err := applet.NeedRoot(); err != nil {
+			return err
+		}
+		streams := applet.Streams(c)
+		st, err := store.Open(stage.FromEnv().Store, applet.Talk(streams, Name))
+		if err != nil {
+			return err
+		}
+		release, err := st.Use()
+		if err != nil {
+			return err
+		}
+		defer release()
+		img, err := Make(c.Context, st, lines(streams.In))
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(streams.Out, "Created: %s\n", img.ID)
+		return err
+	},
+})
+
+// Next returns one descriptor after another, and io.EOF at the end.
+type Next func() (*ispec.Descriptor, error)
+
+// lines reads descriptors from a stream.
+func lines(r io.Reader) Next {
+	scan := bufio.NewScanner(r)
+	scan.Buffer(nil, 8<<20)
+	return func() (*ispec.Descriptor, error) {
+		for scan.Scan() {
+			if len(bytes.TrimSpace(scan.Bytes())) == 0 {
+				continue
+			}
+			d := &ispec.Descriptor{}
+			if err := json.Unmarshal(scan.Bytes(), d); err != nil {
+				return nil, fmt.Errorf("%w: %w", ErrDescriptor, err)
+			}
+			if err := d.Digest.Validate(); err != nil {
+				return nil, fmt.Errorf("%w: %w", ErrDescriptor, err)
+			}
+			return d, nil
+		}
+		if err := scan.Err(); err != nil {
+			return nil, err
+		}
+		return nil, io.EOF
+	}
+}
+
+// Make makes an image. Layers that came whole stay, whatever comes after.
+func Make(ctx context.Context, st *store.Store, next Next) (*store.Image, error) {
+	must := func() (*ispec.Descriptor, error) {
+		d, err := next()
+		if errors.Is(err, io.EOF) {
+			err = ErrIncomplete
+		}
+		if err == nil && ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return d, err
+	}
+	top, err := must()
+	if err != nil {
+		return nil, err
+	}
+	var manifest ispec.Manifest
+	if err := document(st, top.Digest, &manifest); err != nil {
+		return nil, err
+	}
+	configDesc, err := must()
+	if err != nil {
+		return nil, err
+	}
+	if configDesc.Digest != manifest.Config.Digest {
+		return nil, fmt.Errorf("%w: %s, where the config %s has to come", ErrDescriptor, configDesc.Digest, manifest.Config.Digest)
+	}
+	img := &store.Image{Source: top.Annotations[ispec.AnnotationRefName], Digest: top.Digest.String()}
+	if err := document(st, configDesc.Digest, &img.Config); err != nil {
+		return nil, err
+	}
+	diffIDs := img.Config.RootFS.DiffIDs
+	if err := check(&manifest, img); err != nil {
+		return nil, err
+	}
+	for i, want := range manifest.Layers {
+		d, err := must()
+		if err != nil {
+			return nil, err
+		}
+		if d.Digest != want.Digest {
+			return nil, fmt.Errorf("%w: %s, where layer %s has to come", ErrDescriptor, d.Digest, want.Digest)
+		}
+		chain := identity.ChainID(diffIDs[:i+1])
+		name := chain.Algorithm().String() + "-" + chain.Encoded()
+		below := ""
+		if i > 0 {
+			below = img.Layers[i-1]
+		}
+		if err := layer(ctx, st, want, diffIDs[i], below, name); err != nil {
+			return nil, fmt.Errorf("layer %s: %w", want.Digest, err)
+		}
+		img.Layers = append(img.Layers, name)
+	}
+	if _, err := next(); !errors.Is(err, io.EOF) {
+		return nil, errors.Join(err, fmt.Errorf("%w: more came than the manifest names", ErrDescriptor))
+	}
+	return img, finish(st, img, top)
+}
+
+// check refuses what cannot be an image that we run.
+func check(m *ispec.Manifest, img *store.Image) error {
+	n := len(img.Config.RootFS.DiffIDs)
+	if n == 0 || n != len(m.Layers) {
+		return fmt.Errorf("%w: the config names %d layers, the manifest %d", ErrDescriptor, n, len(m.Layers))
+	}
+	for _, d := range img.Config.RootFS.DiffIDs {
+		if err := d.Validate(); err != nil {
+			return fmt.Errorf("%w: diff ID: %w", ErrDescriptor, err)
+		}
+	}
+	p := img.Config.Platform
+	if p.OS != "" && p.OS != "linux" || p.Architecture != "" && p.Architecture != runtime.GOARCH {
+		return fmt.Errorf("the image is for %s/%s, and this machine is linux/%s", p.OS, p.Architecture, runtime.GOARCH)
+	}
+	return nil
+}
+
+// finish makes the image exist and the layout name it.
+func finish(st *store.Store, img *store.Image, top *ispec.Descriptor) error {
+	img.Created = time.Now().UTC()
+	if err := st.PutImage(img); err != nil {
+		return err
+	}
+	return st.UpdateIndex(func(index *ispec.Index) {
+		kept := index.Manifests[:0]
+		for _, d := range index.Manifests {
+			if d.Annotations[ispec.AnnotationRefName] != img.Source {
+				kept = append(kept, d)
+			}
+		}
+		index.Manifests = append(kept, *top)
+	})
+}
+
+// document reads a small JSON blob and checks its digest.
+func document(st *store.Store, d digest.Digest, v any) error {
+	data, err := os.ReadFile(st.Blob(d))
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: %w: it is not in the store", d, ErrBlob)
+	}
+	if err != nil {
+		return err
+	}
+	if d.Algorithm().FromBytes(data) != d {
+		return fmt.Errorf("%s: %w: remove it, and pull again", d, ErrBlob)
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("%s: %w", d, err)
+	}
+	return nil
+}
+
+// layer makes the layer of that name, unless it is there: what lies below it,
+// and on top of that the blob.
+func layer(ctx context.Context, st *store.Store, d ispec.Descriptor, diffID digest.Digest, below, name string) (retErr error) {
+	if _, err := btrfs.UUID(st.Layer(name)); err == nil {
+		return nil
+	}
+	temp, done, err := st.Temp("layer")
+	if err != nil {
+		return err
+	}
+	defer func() { retErr = errors.Join(retErr, done()) }()
+	path := filepath.Join(temp, "layer")
+	if below == "" {
+		err = btrfs.Create(path)
+	} else {
+		err = btrfs.Snapshot(st.Layer(below), path, false)
+	}
+	if err != nil {
+		return err
+	}
+	if below == "" {
+		if err := os.Chmod(path, 0o755); err != nil {
+			return err
+		}
+	}
+	root, err := sys.OpenDir(path)
+	if err != nil {
+		return err
+	}
+	defer func() { retErr = errors.Join(retErr, root.Close()) }()
+	blob, err := os.Open(st.Blob(d.Digest))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrBlob, err)
+	}
+	defer blob.Close()
+	if err := apply(ctx, blob, d.Digest, diffID, root); err != nil {
+		return err
+	}
+	if err := st.PutLayer(path, name); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// limits are those of a layer; SHOCKER_LAYER_LIMIT is its size in bytes.
+func limits() untar.Limits {
+	l := untar.Default
+	if n, err := strconv.ParseInt(os.Getenv("SHOCKER_LAYER_LIMIT"), 10, 64); err == nil && n > 0 {
+		l.Bytes = n
+	}
+	return l
+}
