@@ -7,7 +7,9 @@
 //
 //	parent (P)                                  C1                       C2, the container's pid 1
 //	parse the config, open namespaces,
-//	copy bind mounts, make /dev  ── clone ──▶   join net, ipc ... user
+//	copy bind mounts, make /dev  ── clone ──▶   join net, ipc ...
+//	                                            (a net of the host: lo, sysctls)
+//	                                            join user
 //	                                            clone(PARENT, NEWPID) ─▶ unshare mnt, uts, net
 //	                             ◀──────────────────────────────────────  "namespaces made"
 //	write id maps, join cgroups, rlimits,
@@ -251,11 +253,6 @@ func (c *Container) furnish(ctx context.Context) error {
 	if err := limits(pid, c.spec.Process); err != nil {
 		return err
 	}
-	if s.m.foreign {
-		if err := c.foreignNet(); err != nil {
-			return err
-		}
-	}
 	if c.o.OwnStdio != nil {
 		uid, gid, err := s.maps.host(c.spec.Process.User.UID, c.spec.Process.User.GID)
 		if err == nil {
@@ -275,25 +272,6 @@ func (c *Container) mapRoot(pid int) error {
 	}
 	defer user.Close()
 	return setAttr(c.setup.tree, false, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(user.Fd())})
-}
-
-// foreignNet sets up a network namespace of the host that the container
-// joins. The host's own is left alone.
-func (c *Container) foreignNet() error {
-	net := c.setup.ns.joins(unix.CLONE_NEWNET)
-	if net == nil {
-		return nil
-	}
-	sysctls := make(map[string]string)
-	if c.o.OpenNet {
-		sysctls = defaultNetSysctls(c.setup.maps, c.spec.Linux.Sysctl)
-	}
-	for key, value := range c.spec.Linux.Sysctl {
-		if isNet(key) {
-			sysctls[key] = value
-		}
-	}
-	return prepareForeignNet(net, sysctls)
 }
 
 // take takes over what the waiting process has ready.

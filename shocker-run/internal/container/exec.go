@@ -142,7 +142,7 @@ func (c *Container) cloneExec(pid int, target *os.File) (err error) {
 func otherNamespaces(pid int) (flags int, _ error) {
 	for _, kind := range allKinds {
 		theirs, err := os.Stat(filepath.Join("/proc", fmt.Sprint(pid), "ns", kind.name))
-		if errors.Is(err, os.ErrNotExist) && exists("/proc/self/ns/"+kind.name) {
+		if errors.Is(err, os.ErrNotExist) && exists("/proc/thread-self/ns/"+kind.name) {
 			return 0, ErrGone
 		}
 		if errors.Is(err, os.ErrNotExist) {
@@ -151,7 +151,7 @@ func otherNamespaces(pid int) (flags int, _ error) {
 		if err != nil {
 			return 0, err
 		}
-		ours, err := os.Stat("/proc/self/ns/" + kind.name)
+		ours, err := os.Stat("/proc/thread-self/ns/" + kind.name)
 		if err != nil {
 			return 0, err
 		}

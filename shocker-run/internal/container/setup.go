@@ -50,7 +50,7 @@ func check(spec *specs.Spec) error {
 func isNet(sysctl string) bool { return strings.HasPrefix(sysctlPath(sysctl), "net/") }
 
 // clone writes the steps of the container's process and starts it.
-func (c *Container) clone() (retErr error) {
+func (c *Container) clone() error {
 	s := c.setup
 	t, err := spawn.NewTable()
 	if err != nil {
@@ -60,7 +60,10 @@ func (c *Container) clone() (retErr error) {
 	const born = unix.CLONE_NEWUSER | unix.CLONE_NEWPID
 	first := spawn.Options{Flags: uint64(s.ns.create & born)}
 	if len(s.ns.join) > 0 {
-		b.join(s.ns)
+		if err := c.join(b); err != nil {
+			t.Close()
+			return err
+		}
 		b.Clone("clone the container's process", first.Flags)
 		first.Flags = 0
 	}
@@ -78,15 +81,41 @@ func (c *Container) clone() (retErr error) {
 }
 
 // join joins namespaces: those of the host first, over which the container's
-// user namespace has no power, then that one.
-func (b *builder) join(ns *namespaces) {
-	for _, user := range []bool{false, true} {
-		for _, j := range ns.join {
-			if (j.flag == unix.CLONE_NEWUSER) == user {
-				b.Call("join namespace "+j.file.Name(), unix.SYS_SETNS, j.file, j.flag)
-			}
+// user namespace has no power, then that one. A network namespace of the host
+// gets in between what the container's root would do in its own.
+func (c *Container) join(b *builder) error {
+	user := c.setup.ns.joins(unix.CLONE_NEWUSER)
+	for _, j := range c.setup.ns.join {
+		if j.file != user {
+			b.Call("join namespace "+j.file.Name(), unix.SYS_SETNS, j.file, j.flag)
 		}
 	}
+	if c.setup.m.foreign && c.setup.ns.joins(unix.CLONE_NEWNET) != nil {
+		// /proc/sys/net shows the namespace of the process that looks.
+		proc := b.Call("open the host's proc", unix.SYS_OPENAT, unix.AT_FDCWD, "/proc", unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err := c.furnishNet(b, proc); err != nil {
+			return err
+		}
+	}
+	if user != nil {
+		b.Call("join namespace "+user.Name(), unix.SYS_SETNS, user, unix.CLONE_NEWUSER)
+	}
+	return nil
+}
+
+// furnishNet brings lo up and sets the sysctls of a network namespace.
+func (c *Container) furnishNet(b *builder, proc any) error {
+	if c.o.OpenNet {
+		for key, value := range defaultNetSysctls(c.setup.maps, c.spec.Linux.Sysctl) {
+			b.sysctl(proc, key, value)
+		}
+	}
+	for key, value := range c.spec.Linux.Sysctl {
+		if isNet(key) {
+			b.sysctl(proc, key, value)
+		}
+	}
+	return b.loopback()
 }
 
 // steps are those of C2 after the parent has furnished it.
@@ -158,29 +187,22 @@ func (c *Container) names(b *builder) error {
 	return nil
 }
 
-// tune sets the sysctls and brings lo up, where the container's root may.
+// tune sets the sysctls of the container's own namespaces and brings its lo
+// up.
 func (c *Container) tune(b *builder, proc any) error {
-	s := c.setup
-	ownNet := !s.m.foreign && s.ns.own(unix.CLONE_NEWNET)
-	sysctls := make(map[string]string)
-	if ownNet && c.o.OpenNet {
-		sysctls = defaultNetSysctls(s.maps, c.spec.Linux.Sysctl)
-	}
-	for key, value := range c.spec.Linux.Sysctl {
-		if ownNet || !isNet(key) {
-			sysctls[key] = value
-		}
-	}
-	if len(sysctls) > 0 && proc == nil {
+	ownNet := !c.setup.m.foreign && c.setup.ns.own(unix.CLONE_NEWNET)
+	if proc == nil && (len(c.spec.Linux.Sysctl) > 0 || ownNet && c.o.OpenNet) {
 		proc = b.fileSystem(fileSystem{kind: "proc", source: "proc"})
 	}
-	for key, value := range sysctls {
-		b.sysctl(proc, key, value)
+	for key, value := range c.spec.Linux.Sysctl {
+		if !isNet(key) {
+			b.sysctl(proc, key, value)
+		}
 	}
-	if ownNet {
-		return b.loopback()
+	if !ownNet {
+		return nil
 	}
-	return nil
+	return c.furnishNet(b, proc)
 }
 
 // connect gives the process its stdio and tells that it is created.

@@ -1,66 +1,11 @@
 package container
 
 import (
-	"errors"
 	"fmt"
-	"os"
-	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
 )
-
-// inNetns calls f on a thread that is in the network namespace. The thread
-// dies with its goroutine: it never runs anything else.
-func inNetns(ns *os.File, f func() error) error {
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			result <- &os.PathError{Op: "join network namespace", Path: ns.Name(), Err: err}
-			return
-		}
-		result <- f()
-	}()
-	return <-result
-}
-
-// prepareForeignNet does for a network namespace of the host what the
-// container's root would do in its own: the loopback interface up, and the
-// net sysctls, those of the record and those that let every user bind low
-// ports and ping.
-func prepareForeignNet(ns *os.File, sysctls map[string]string) error {
-	return inNetns(ns, func() error {
-		if err := loopbackUp(); err != nil {
-			return err
-		}
-		for key, value := range sysctls {
-			// /proc/sys/net shows the namespace of the thread that opens it.
-			path := "/proc/sys/" + sysctlPath(key)
-			if err := os.WriteFile(path, []byte(value), 0); err != nil {
-				return fmt.Errorf("sysctl %s: %w", key, err)
-			}
-		}
-		return nil
-	})
-}
-
-func loopbackUp() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return os.NewSyscallError("socket", err)
-	}
-	defer unix.Close(fd)
-	ifr, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr); err != nil {
-		return fmt.Errorf("bring lo up: %w", err)
-	}
-	return nil
-}
 
 // defaultNetSysctls let the users of a network namespace bind any port and
 // send pings, as Docker does: both are harmless in a namespace of one's own.
@@ -127,5 +72,3 @@ func checkSysctl(key string, n *namespaces) error {
 	}
 	return nil
 }
-
-var errNoProc = errors.New("sysctl needs a proc mount")
