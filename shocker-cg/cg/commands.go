@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/applet"
 	"shocker.sh/lib/stage"
+	"shocker.sh/shocker-cg/internal/group"
 )
 
 // patience limits how long freezing and killing may take.
@@ -100,10 +100,11 @@ func execute(c *cli.Context) error {
 	if err != nil {
 		return notExecuted(args[1], err)
 	}
-	if err := g.Attach(0); err != nil {
-		return &applet.ExitError{Code: applet.NotStarted, Err: err}
+	err = g.Become(program, args[1:], os.Environ())
+	if errors.Is(err, group.ErrExec) {
+		return notExecuted(program, err)
 	}
-	return notExecuted(program, unix.Exec(program, args[1:], os.Environ()))
+	return &applet.ExitError{Code: applet.NotStarted, Err: err}
 }
 
 func notExecuted(program string, err error) error {
@@ -111,5 +112,5 @@ func notExecuted(program string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
 		code = applet.NotFound
 	}
-	return &applet.ExitError{Code: code, Err: fmt.Errorf("exec %s: %w", program, err)}
+	return &applet.ExitError{Code: code, Err: fmt.Errorf("%s: %w", program, err)}
 }

@@ -11,6 +11,8 @@ var (
 	ErrFrozen = errors.New("the cgroup is frozen")
 	// ErrGone is a group that is not there.
 	ErrGone = errors.New("there is no such cgroup")
+	// ErrExec is a program that could not be executed.
+	ErrExec = errors.New("execute")
 	// ErrBadPath is a path that cannot be a container's cgroup.
 	ErrBadPath = errors.New("not a cgroup path")
 	// ErrNoController is a controller that the machine has not, or has not

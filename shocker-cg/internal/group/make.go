@@ -21,7 +21,7 @@ const Stage = "shocker-cg"
 // in them and they are not frozen; they stay somebody else's. Without it they
 // are ErrExists. On an error nothing is left of what Make made. Else the
 // returned function undoes it, for when a later step fails.
-func (g *Group) Make(log *undo.Log, adopt bool, want Controllers) (unmake func() error, retErr error) {
+func (g *Group) Make(log *undo.Log, adopt bool, want Controllers) (_ func() error, retErr error) {
 	var free []undo.Dir
 	for _, dir := range g.Dirs() {
 		_, err := inode(dir)
@@ -40,7 +40,7 @@ func (g *Group) Make(log *undo.Log, adopt bool, want Controllers) (unmake func()
 		}
 	}
 	entry := &undo.Entry{Stage: Stage, Class: undo.Rm, Op: undo.OpCgroup, Dirs: free}
-	unmake = func() error { return nil }
+	unmake := func() error { return nil }
 	if len(free) > 0 {
 		if err := log.Push(entry); err != nil {
 			return nil, err

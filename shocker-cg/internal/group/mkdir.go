@@ -105,42 +105,49 @@ func inherit(parent, dir string) error {
 	return nil
 }
 
-// handDown enables controllers for the children of dir. A process that lives
-// in dir itself stands in the way of most (the "no internal processes" rule of
-// cgroups(7)); it is not ours to move.
+// handDown enables controllers for the children of dir, all in one write: one
+// by one, some would turn a group with processes of its own into a threaded
+// one, where others stand in the way (the "no internal processes" rule of
+// cgroups(7)). Those processes are not ours to move.
 func handDown(h hierarchy.Hierarchy, dir string, want Controllers) error {
 	const file = "cgroup.subtree_control"
 	enabled, err := Read(dir, file)
 	if err != nil {
 		return err
 	}
-	on := strings.Fields(enabled)
-	var add []string
-	for _, c := range slices.Concat(want.Need, want.Like) {
-		if h.Has(c) && !slices.Contains(on, c) {
-			add = append(add, "+"+c)
+	available, err := Read(dir, "cgroup.controllers")
+	if err != nil {
+		return err
+	}
+	on, has := strings.Fields(enabled), strings.Fields(available)
+	var need, like []string
+	for _, c := range want.Need {
+		if !slices.Contains(has, c) {
+			return fmt.Errorf("%w: %s has no %s; it must be in %s of its parent", ErrNoController, dir, c, file)
+		}
+		if !slices.Contains(on, c) {
+			need = append(need, "+"+c)
 		}
 	}
-	if len(add) == 0 || Write(dir, file, strings.Join(add, " ")) == nil {
+	for _, c := range want.Like {
+		if slices.Contains(has, c) && !slices.Contains(on, c) && !slices.Contains(want.Need, c) {
+			like = append(like, "+"+c)
+		}
+	}
+	if len(need)+len(like) == 0 {
 		return nil
 	}
-	for _, a := range add { // one that fails takes the others with it
-		err := Write(dir, file, a)
-		c := strings.TrimPrefix(a, "+")
-		if err == nil || !slices.Contains(want.Need, c) {
-			continue
-		}
-		if gone(err) {
-			has, err := Read(dir, "cgroup.controllers")
-			if err != nil || slices.Contains(strings.Fields(has), c) {
-				return err
-			}
-			return fmt.Errorf("%w: %s has no %s: it is not in cgroup.subtree_control of its parent", ErrNoController, dir, c)
-		}
-		if errors.Is(err, unix.EBUSY) {
-			return fmt.Errorf("%w: %w: processes live in this group itself; name another one by SHOCKER_CGROUP", ErrNoController, err)
-		}
-		return fmt.Errorf("%w: %w", ErrNoController, err)
+	err = Write(dir, file, strings.Join(slices.Concat(need, like), " "))
+	if err != nil && !errors.Is(err, unix.EBUSY) && len(need) > 0 && len(like) > 0 {
+		err = Write(dir, file, strings.Join(need, " "))
 	}
-	return nil
+	switch {
+	case err == nil || len(need) == 0:
+		return nil
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("%w: %w: processes live in this group itself; name another one by SHOCKER_CGROUP", ErrNoController, err)
+	case gone(err):
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrNoController, err)
 }
