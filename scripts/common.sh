@@ -3,9 +3,11 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-self=scripts/$(basename "$0")
+self=$(realpath -s --relative-to="$root" "$0")
 : "${HOME:=/root}" # Go's cache is there
-export HOME CGO_ENABLED=0 GOFLAGS='-buildvcs=false -tags=urfave_cli_no_docs'
+# Where a distribution has set it to "local": fetch the Go that go.work names.
+: "${GOTOOLCHAIN:=auto}"
+export HOME GOTOOLCHAIN CGO_ENABLED=0 GOFLAGS='-buildvcs=false -tags=urfave_cli_no_docs'
 export PATH="$PATH:/usr/sbin:/sbin"
 
 say() { echo "$self: $*" >&2; }
@@ -16,17 +18,23 @@ die() {
 
 need_root() { ((EUID == 0)) || die "root is needed: sudo $self"; }
 
-# need_go looks where go.dev's archive is unpacked, too: sudo resets PATH.
+# need_go sets PATH so that there is a Go that can build this. sudo has a PATH
+# of its own, without the place where go.dev's archive is unpacked.
 need_go() {
-	local want have=none
+	local want have path found=none
 	want=$(awk '$1 == "go" { print $2 }' "$root/go.work")
-	command -v go >/dev/null || PATH=$PATH:/usr/local/go/bin
-	# From 1.21 on an older Go fetches the one that go.work asks for.
-	if command -v go >/dev/null; then have=$(cd "$root" && go env GOVERSION 2>&1) || true; fi
-	printf '%s\n' "$want" "${have#go}" | sort -CV && [[ $have == go* ]] && return
-	die "Go $want or newer is needed (found: $have). The packages of Debian and Ubuntu may be too old for
-	it; unpack the archive from https://go.dev/dl/ as /usr/local/go:
-	    curl -L https://go.dev/dl/go$want.linux-$(dpkg --print-architecture).tar.gz | sudo tar -C /usr/local -xz"
+	for path in "$PATH" "/usr/local/go/bin:$PATH"; do
+		have=$(cd "$root" && PATH=$path go env GOVERSION 2>&1) || true
+		if [[ $have == go* ]] && printf '%s\n' "$want" "${have#go}" | sort -CV; then
+			PATH=$path
+			return
+		fi
+		[[ $have == *"command not found"* ]] || found=$have
+	done
+	die "Go $want is needed, or any from 1.21 on, which fetches it; found: $found.
+    Debian 13, Ubuntu 24.04 and later: sudo apt-get install golang-go
+    Others, whose package is too old:
+    curl -L https://go.dev/dl/go$want.linux-$(dpkg --print-architecture).tar.gz | sudo tar -C /usr/local -xz"
 }
 
 modules() { (cd "$root" && go list -m -f '{{.Dir}}'); }
