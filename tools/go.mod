@@ -8,4 +8,8 @@ require (
 	github.com/urfave/cli/v2 v2.27.7
 	golang.org/x/sys v0.49.0
 	shocker.sh/lib v0.0.0
+	shocker.sh/shocker-cg v0.0.0
+	shocker.sh/shocker-net v0.0.0
+	shocker.sh/shocker-pull v0.0.0
+	shocker.sh/shocker-run v0.0.0
 )

@@ -22,6 +22,7 @@ const (
 	AnnotationImage   = "sh.shocker.image"   // img_42150
 	AnnotationSource  = "sh.shocker.source"  // debian:12
 	AnnotationAddress = "sh.shocker.address" // 10.0.0.7
+	AnnotationNetwork = "sh.shocker.network" // none or host, if not the bridge
 	AnnotationStop    = "org.opencontainers.image.stopSignal"
 )
 

@@ -1,6 +1,8 @@
 package store
 
 import (
+	_ "crypto/sha256" // without these two go-digest knows no algorithm
+	_ "crypto/sha512"
 	"encoding/json"
 	"errors"
 	"fmt"

@@ -10,6 +10,7 @@
 package net
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -56,15 +57,13 @@ const (
 
 type handler struct {
 	host stage.Host
-	mode string
+	mode string // "": as the record says, or the bridge
 }
 
 func open(host stage.Host, c *cli.Context) (stage.Handler, error) {
 	mode := c.String("network")
 	switch mode {
-	case "":
-		mode = modeBridge
-	case modeBridge, modeNone, modeHost:
+	case "", modeBridge, modeNone, modeHost:
 	default:
 		return nil, applet.Usagef("--network %q: want bridge, none or host", mode)
 	}
@@ -77,14 +76,20 @@ func (h *handler) Up(_ context.Context, r *record.Record) (retErr error) {
 	if _, err := r.Get(&linux, "linux"); err != nil {
 		return err
 	}
-	u := &up{handler: h, record: r, log: undo.Open(h.host.RunDir(r.ID()))}
+	mode := cmp.Or(h.mode, r.Annotation(record.AnnotationNetwork), modeBridge)
+	if mode != modeBridge { // so that a later start does the same
+		if err := r.Set(mode, "annotations", record.AnnotationNetwork); err != nil {
+			return err
+		}
+	}
+	u := &up{host: h.host, mode: mode, record: r, log: undo.Open(h.host.RunDir(r.ID()))}
 	defer func() {
 		if retErr != nil {
 			retErr = errors.Join(retErr, u.undo())
 		}
 	}()
 	var subnet network
-	if h.mode == modeBridge {
+	if mode == modeBridge {
 		var err error
 		if subnet, err = ensure(h.host); err != nil {
 			return err
@@ -94,7 +99,7 @@ func (h *handler) Up(_ context.Context, r *record.Record) (retErr error) {
 	if len(linux.UIDMappings) > 0 {
 		kinds = append(kinds, unix.CLONE_NEWUSER)
 	}
-	if h.mode != modeHost {
+	if mode != modeHost {
 		kinds = append(kinds, unix.CLONE_NEWNET)
 	}
 	if len(kinds) > 0 {
@@ -116,13 +121,13 @@ func (h *handler) Up(_ context.Context, r *record.Record) (retErr error) {
 			}
 			linux.Namespaces = withPath(linux.Namespaces, specName, path)
 		}
-		if h.mode != modeHost {
+		if mode != modeHost {
 			if err := u.connect(files[len(files)-1], subnet); err != nil {
 				return err
 			}
 		}
 	}
-	if h.mode == modeHost {
+	if mode == modeHost {
 		linux.Namespaces = without(linux.Namespaces, specs.NetworkNamespace)
 	}
 	return r.Set(linux.Namespaces, "linux", "namespaces")

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/record"
+	"shocker.sh/lib/stage"
 	"shocker.sh/lib/sys"
 	"shocker.sh/lib/undo"
 	"shocker.sh/shocker-net/internal/nsdo"
@@ -22,7 +23,8 @@ import (
 
 // up is the making of one container's part.
 type up struct {
-	*handler
+	host   stage.Host
+	mode   string
 	record *record.Record
 	log    *undo.Log
 	done   []*undo.Entry

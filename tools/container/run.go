@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -23,10 +24,13 @@ type Last struct {
 	Flags []cli.Flag // without those by which it takes records
 	// Command is the stage as a program: `shocker-run --record -`.
 	Command applet.Applet
-	// Run runs the record's program and returns its exit status as an
-	// applet.ExitError. It calls started once the program runs, or has
+	// Run runs the record's program as Flags say and returns its exit status
+	// as an applet.ExitError. It calls started once the program runs, or has
 	// failed to.
 	Run func(c *cli.Context, host stage.Host, r *record.Record, started func() error) error
+	// Start is Run for a container that is started again: detached, or
+	// attached and with our stdin if --interactive is set.
+	Start func(c *cli.Context, host stage.Host, r *record.Record, attach bool, started func() error) error
 }
 
 // Pipeline is the list of stages of a run. The command line, what is printed
@@ -34,6 +38,40 @@ type Last struct {
 type Pipeline struct {
 	Stages []applet.Stage // those between the first and the last
 	Last   Last
+}
+
+// Applet is the last stage's program: with --record it is the stage, without
+// it composes the whole.
+func (p *Pipeline) Applet() applet.Applet {
+	composed := applet.Command(p.Run())
+	return applet.Applet{
+		Name:     p.Last.Name,
+		Synopsis: composed.Synopsis,
+		Run: func(ctx context.Context, io applet.IO, args []string) error {
+			if takesRecords(args[1:]) {
+				return p.Last.Command.Run(ctx, io, args)
+			}
+			return composed.Run(ctx, io, args)
+		},
+	}
+}
+
+// takesRecords looks for --record among the flags: behind the first other
+// word they are the container's program's.
+func takesRecords(args []string) bool {
+	for i, a := range args {
+		name, _, _ := strings.Cut(strings.TrimLeft(a, "-"), "=")
+		switch {
+		case a == "--" || !strings.HasPrefix(a, "-"):
+			// A word by itself may be the value of the flag before it.
+			if i == 0 || !strings.HasPrefix(args[i-1], "-") {
+				return false
+			}
+		case name == "record":
+			return true
+		}
+	}
+	return false
 }
 
 // Run returns the command that runs a program in a new container.
@@ -90,7 +128,6 @@ func (p *Pipeline) flags() []cli.Flag {
 
 // compose is the pipeline within this process, as far as its stages are ours.
 func (p *Pipeline) compose(c *cli.Context, host stage.Host, st *store.Store, o *spec.Options) (retErr error) {
-	ctx := c.Context
 	r, busy, err := p.first(c, host, st, o)
 	if err != nil {
 		return err
@@ -106,19 +143,16 @@ func (p *Pipeline) compose(c *cli.Context, host stage.Host, st *store.Store, o *
 			retErr = errors.Join(retErr, busy.Done(), container.Remove(host, st, r.ID()))
 		}
 	}()
-	for _, s := range p.Stages {
-		if err := p.stage(ctx, c, host, s, log, &r); err != nil {
-			return fmt.Errorf("%s: %w", s.Name, err)
+	return p.through(c, host, log, r, func(c *cli.Context, host stage.Host, r *record.Record) error {
+		program, err := host.Resolve(p.Last.Name)
+		if err != nil {
+			return err
 		}
-	}
-	program, err := host.Resolve(p.Last.Name)
-	if err != nil {
-		return err
-	}
-	if program != "" {
-		return p.foreignLast(c, host, st, program, log, r, started)
-	}
-	return p.Last.Run(c, host, r, started)
+		if program != "" {
+			return p.foreignLast(c, host, st, program, log, r, started)
+		}
+		return p.Last.Run(c, host, r, started)
+	})
 }
 
 // first is the first stage: ours, or the foreign one in its place.

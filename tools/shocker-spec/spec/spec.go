@@ -114,6 +114,33 @@ func build(host stage.Host, st *store.Store, img *store.Image, o *Options, id st
 	return record.New(spec)
 }
 
+// Renew gives a container that is started again what went when it ended: a
+// range of ids, and the files of its /etc.
+func Renew(host stage.Host, r *record.Record, log *undo.Log) error {
+	var linux specs.Linux
+	if _, err := r.Get(&linux, "linux"); err != nil {
+		return err
+	}
+	var hostname string
+	if _, err := r.Get(&hostname, "hostname"); err != nil {
+		return err
+	}
+	owner := 0
+	if len(linux.UIDMappings) == 1 && linux.UIDMappings[0].HostID >= firstID {
+		first, err := takeRange(host, r.ID(), log)
+		if err != nil {
+			return err
+		}
+		for _, key := range []string{"uidMappings", "gidMappings"} {
+			if err := r.Set(mapping(first), "linux", key); err != nil {
+				return err
+			}
+		}
+		owner = int(first)
+	}
+	return writeEtc(host.RunDir(r.ID()), hostname, owner)
+}
+
 // setPoststop adds the hook by which any OCI runtime cleans up after our
 // stages when the program has ended: it replays the undo of class exit.
 // Nothing is promised of a hook's environment, so all it needs is arguments.
