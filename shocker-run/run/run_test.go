@@ -450,3 +450,89 @@ func TestSupervisorKilled(t *testing.T) {
 		}
 	})
 }
+
+// A container that has exited is run again in fresh namespaces: what it wrote
+// is still there, and its log goes on.
+func TestRestart(t *testing.T) {
+	inBox(t, func(b *box) {
+		r := b.record("ps_1", nil, "sh", "-c", "ls /tmp; touch /tmp/mark; cat /proc/sys/kernel/random/boot_id > /dev/null; exit 4")
+		if err := os.Chmod(filepath.Join(b.root, "tmp"), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		for i, want := range []string{"", "mark\n"} {
+			if got := b.run(r, Options{}); got.status != 4 || got.err != nil || got.out != want {
+				t.Errorf("run %d: %+v; want %q", i, got, want)
+			}
+		}
+		var out bytes.Buffer
+		if err := Logs(context.Background(), b.host, "ps_1", &out, &out, LogOptions{Tail: -1}); err != nil || out.String() != "mark\n" {
+			t.Errorf("logs %q, %v", out.String(), err)
+		}
+	})
+}
+
+// kill -9 of shocker-run before the program runs leaves no process behind.
+func TestKilledBeforeStart(t *testing.T) {
+	inBox(t, func(b *box) {
+		mark := filepath.Join(t.TempDir(), "mark")
+		line := b.record("ps_1", func(s *specs.Spec) {
+			s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo > " + mark + "; exec sleep 1000"}}}}
+		}, "true").Line()
+		cmd := &osexec.Cmd{Path: "/proc/self/exe", Args: []string{Name, "--record", "-"}, Stdin: bytes.NewReader(line)}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		testkit.Eventually(t, 10*time.Second, func() error {
+			_, err := os.Stat(mark)
+			return err
+		})
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+		testkit.Eventually(t, 10*time.Second, func() error {
+			procs, err := filepath.Glob(filepath.Join(b.host.CgroupRoot, "*", "ps_1", "cgroup.procs"))
+			if b.host.CgroupV2() {
+				procs = []string{filepath.Join(b.host.CgroupRoot, "ps_1", "cgroup.procs")}
+			}
+			if err != nil || len(procs) == 0 {
+				return fmt.Errorf("no cgroup: %v", err)
+			}
+			data, err := os.ReadFile(procs[0])
+			if err != nil || len(data) > 0 {
+				return fmt.Errorf("still there: %s, %v", data, err)
+			}
+			return nil
+		})
+	})
+}
+
+func TestCgroupMount(t *testing.T) {
+	inBox(t, func(b *box) {
+		r := b.record("ps_1", func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: []string{"nosuid", "noexec", "nodev", "ro"}})
+		}, "sh", "-c", "cat /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/pids/cgroup.procs 2>/dev/null | head -n 1; touch /sys/fs/cgroup/x 2>&1 | grep -o Read-only")
+		if got := b.run(r, Options{}); got.out != "1\nRead-only\n" {
+			t.Errorf("cgroup mount: %+v", got)
+		}
+	})
+}
+
+func TestOOM(t *testing.T) {
+	inBox(t, func(b *box) {
+		limit := filepath.Join(b.host.CgroupRoot, "memory/ps_1/memory.limit_in_bytes")
+		if b.host.CgroupV2() {
+			limit = filepath.Join(b.host.CgroupRoot, "ps_1/memory.max")
+		}
+		r := b.record("ps_1", nil, "sh", "-c", "x=x; while :; do x=$x$x; done")
+		if err := os.WriteFile(limit, []byte("8000000"), 0); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.run(r, Options{}); got.status != 137 {
+			t.Errorf("status %d, %v; want 137", got.status, got.err)
+		}
+		if s, err := b.st.State("ps_1"); err != nil || !s.OOMKilled {
+			t.Errorf("state %+v, %v; want it killed for memory", s, err)
+		}
+	})
+}

@@ -181,7 +181,10 @@ func (c *Container) prepare() (err error) {
 	if err != nil {
 		return err
 	}
-	s.m = &mounts{root: s.root, bundle: c.o.Bundle, maps: s.maps, ns: s.ns, cgroups: c.cg, foreign: foreign}
+	s.m = &mounts{
+		root: s.root, bundle: c.o.Bundle, maps: s.maps, ns: s.ns, cgroups: c.cg,
+		foreign: foreign, terminal: c.spec.Process.Terminal,
+	}
 	if err := s.m.plan(c.spec.Mounts, linux.Devices); err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ import (
 // node is a device of the minimal /dev.
 type node struct {
 	name         string // below /dev
-	kind         uint32 // S_IFCHR, S_IFBLK, S_IFIFO
+	kind         uint32 // S_IFCHR, S_IFBLK, S_IFIFO, S_IFREG
 	major, minor uint32
 	mode         uint32
 	uid, gid     uint32 // in the container
@@ -32,6 +32,9 @@ var defaultNodes = []node{
 	{name: "tty", kind: unix.S_IFCHR, major: 5, minor: 0, mode: 0o666},
 }
 
+// console is where the slave of the program's terminal is mounted.
+var console = node{name: "console", kind: unix.S_IFREG, mode: 0o620}
+
 var devLinks = [][2]string{
 	{"fd", "/proc/self/fd"},
 	{"stdin", "/proc/self/fd/0"},
@@ -45,7 +48,7 @@ var devLinks = [][2]string{
 // the initial user namespace, since device nodes of a tmpfs that belongs to
 // another one cannot be opened. Its files belong to the container's root; they
 // are given to it by chown, as tmpfs takes no id map before kernel 6.3.
-func makeDev(o *mountOptions, devices []specs.LinuxDevice, m idMaps) (_ *os.File, retErr error) {
+func makeDev(o *mountOptions, devices []specs.LinuxDevice, m idMaps, terminal bool) (_ *os.File, retErr error) {
 	dev, err := newMount("tmpfs", "tmpfs", o.data, o.set)
 	if err != nil {
 		return nil, fmt.Errorf("make /dev: %w", err)
@@ -57,6 +60,9 @@ func makeDev(o *mountOptions, devices []specs.LinuxDevice, m idMaps) (_ *os.File
 		}
 	}()
 	nodes := defaultNodes
+	if terminal {
+		nodes = append(nodes[:len(nodes):len(nodes)], console)
+	}
 	for _, d := range devices {
 		n, err := parseDevice(d)
 		if err != nil {

@@ -45,7 +45,9 @@ type mounts struct {
 	cgroups *cgroups
 	foreign bool // the network namespace: see foreignNet
 	// host says what the parent can look at to know what a mount holds.
-	host map[string]string // place -> directory of the host
+	host     map[string]string // place -> directory of the host
+	terminal bool              // the program has one
+	dev  bool              // /dev is ours: see makeDev
 }
 
 func (m *mounts) close() {
@@ -98,7 +100,8 @@ func (m *mounts) add(mnt specs.Mount, devices []specs.LinuxDevice) error {
 	case o.bind || mnt.Type == "bind":
 		a.tree, a.file, err = m.bind(mnt.Source, o)
 	case mnt.Type == "tmpfs" && dev:
-		a.tree, err = makeDev(o, devices, m.maps)
+		a.tree, err = makeDev(o, devices, m.maps, m.terminal)
+		m.dev = true
 	case mnt.Type == "cgroup" || mnt.Type == "cgroup2":
 		return m.cgroupMounts(mnt.Destination, o)
 	case mnt.Type == "sysfs" && m.foreign:
