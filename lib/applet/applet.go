@@ -29,6 +29,7 @@ const (
 	NotStarted    = 125 // shocker failed before the program ran
 	NotExecutable = 126 // the program cannot be executed
 	NotFound      = 127 // there is no such program
+	Interrupted   = 130 // 128 + SIGINT: ended by the user
 )
 
 // IO is what a program reads and writes. They are files because a container
@@ -95,6 +96,10 @@ func Status(name string, err error, talk *os.File) int {
 	}
 	if errors.Is(err, stage.ErrRecords) {
 		return code // each has been reported
+	}
+	if errors.Is(err, context.Canceled) {
+		fmt.Fprintf(talk, "%s: interrupted\n", name)
+		return Interrupted
 	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		fmt.Fprintf(talk, "%s: %s\n", name, Escape(line))

@@ -43,6 +43,7 @@ func TestStatus(t *testing.T) {
 		{&ExitError{Code: 125, Err: failure}, 125, "prog: it\\x1b failed\n"},
 		{fmt.Errorf("run: %w", &ExitError{Code: 126, Err: failure}), 126, "prog: run: it\\x1b failed\n"},
 		{stage.ErrRecords, 1, ""},
+		{fmt.Errorf("pull: %w", context.Canceled), 130, "prog: interrupted\n"},
 	} {
 		talk, err := os.Create(filepath.Join(t.TempDir(), "talk"))
 		if err != nil {

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"strings"
 
-	digest "github.com/opencontainers/go-digest"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v2"
 
@@ -74,58 +73,90 @@ func run(c *cli.Context) error {
 	if c.Bool("fetch") {
 		defer stage.CatchPipe()()
 		enc := json.NewEncoder(streams.Out)
-		return get(c.Context, st, ref, source, streams.Err, func(d ispec.Descriptor) error { return enc.Encode(d) })
+		return get(c.Context, st, ref, source, true, streams.Err, func(d ispec.Descriptor) error { return enc.Encode(d) })
 	}
 	// A digest says all: the registry need not be asked.
-	if img, err := present(st, source, digest.Digest(ref.Identifier())); img != nil || err != nil {
-		return exists(streams, img, err)
+	if img, err := unpack.Present(st, source, ref.Identifier()); err != nil {
+		return err
+	} else if img != nil {
+		return unpack.Tell(streams.Out, img)
 	}
-	return compose(c.Context, host, st, ref, source, streams)
+	from := fetcher(func(ctx context.Context, emit func(ispec.Descriptor) error) error {
+		return get(ctx, st, ref, source, false, streams.Err, emit)
+	})
+	program, err := host.Resolve(Name)
+	if err != nil {
+		return err
+	}
+	if program != "" {
+		from = foreign(program, source, streams)
+	}
+	return compose(c.Context, host, st, from, streams)
 }
 
-func exists(streams applet.IO, img *store.Image, err error) error {
-	if err == nil {
-		_, err = fmt.Fprintf(streams.Out, "Exists: %s\n", img.ID)
-	}
-	return err
-}
+// fetcher calls emit with each descriptor once its blob is whole.
+type fetcher func(ctx context.Context, emit func(ispec.Descriptor) error) error
 
-// present looks for an image with that source and manifest. The digest may be
-// a tag, which no image has.
-func present(st *store.Store, source string, d digest.Digest) (*store.Image, error) {
-	images, err := st.Images()
-	for _, i := range images {
-		if i.Source == source && i.Digest == d.String() {
-			return i, err
+// foreign is another's shocker-pull.
+func foreign(program, source string, streams applet.IO) fetcher {
+	return func(ctx context.Context, emit func(ispec.Descriptor) error) error {
+		cmd := exec.CommandContext(ctx, program, "--fetch", source)
+		cmd.Args[0] = Name
+		cmd.Stderr = streams.Err
+		out, err := cmd.StdoutPipe()
+		if err == nil {
+			err = cmd.Start()
 		}
+		if err != nil {
+			return err
+		}
+		next := unpack.Lines(out)
+		d, err := next()
+		for err == nil {
+			if err = emit(*d); err == nil {
+				d, err = next()
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			err = nil
+		} else if killErr := cmd.Process.Kill(); killErr != nil && !errors.Is(killErr, os.ErrProcessDone) {
+			err = errors.Join(err, killErr)
+		}
+		if waitErr := cmd.Wait(); err == nil && waitErr != nil {
+			err = fmt.Errorf("%s: %w", program, waitErr)
+		}
+		return err
 	}
-	return nil, err
 }
 
 // errExists ends a pull whose image turns out to be there.
-type errExists struct{ img *store.Image }
+type errExists struct{ img *unpack.Image }
 
 func (e *errExists) Error() string { return "image " + e.img.ID + " exists" }
 
 // compose fetches and unpacks at the same time.
-func compose(ctx context.Context, host stage.Host, st *store.Store, ref reference, source string, streams applet.IO) error {
+func compose(ctx context.Context, host stage.Host, st *store.Store, from fetcher, streams applet.IO) error {
 	program, err := host.Resolve(unpack.Name)
 	if err != nil {
 		return err
 	}
 	if program != "" {
-		return composeForeign(ctx, program, st, ref, source, streams)
+		return feed(ctx, program, from, streams)
 	}
 	// Either side's error ends the other one too.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	descriptors := make(chan ispec.Descriptor, 1024) // never full: a manifest has fewer layers
+	descriptors := make(chan ispec.Descriptor, 64)
 	fetched := make(chan error, 1)
 	go func() {
 		defer close(descriptors)
-		err := get(ctx, st, ref, source, streams.Err, func(d ispec.Descriptor) error {
-			descriptors <- d
-			return nil
+		err := from(ctx, func(d ispec.Descriptor) error {
+			select {
+			case descriptors <- d:
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
 		})
 		if err != nil {
 			cancel(err)
@@ -146,18 +177,17 @@ func compose(ctx context.Context, host stage.Host, st *store.Store, ref referenc
 	var there *errExists
 	switch {
 	case errors.As(err, &there):
-		return exists(streams, there.img, nil)
+		return unpack.Tell(streams.Out, there.img)
 	case err != nil && !errors.Is(err, unpackErr):
 		return err
 	case unpackErr != nil:
 		return unpackErr
 	}
-	_, err = fmt.Fprintf(streams.Out, "Created: %s\n", img.ID)
-	return err
+	return unpack.Tell(streams.Out, img)
 }
 
-// composeForeign feeds another's shocker-unpack.
-func composeForeign(ctx context.Context, program string, st *store.Store, ref reference, source string, streams applet.IO) error {
+// feed fetches for another's shocker-unpack.
+func feed(ctx context.Context, program string, from fetcher, streams applet.IO) error {
 	defer stage.CatchPipe()()
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -170,7 +200,7 @@ func composeForeign(ctx context.Context, program string, st *store.Store, ref re
 		return errors.Join(err, w.Close())
 	}
 	enc := json.NewEncoder(w)
-	err = get(ctx, st, ref, source, streams.Err, func(d ispec.Descriptor) error { return enc.Encode(d) })
+	err = from(ctx, func(d ispec.Descriptor) error { return enc.Encode(d) })
 	w.Close() // the end of its input; a write error was seen by Encode
 	var there *errExists
 	if errors.As(err, &there) {
@@ -180,14 +210,15 @@ func composeForeign(ctx context.Context, program string, st *store.Store, ref re
 		err = fmt.Errorf("%s: %w", program, waitErr)
 	}
 	if there != nil {
-		return exists(streams, there.img, nil)
+		return unpack.Tell(streams.Out, there.img)
 	}
 	return err
 }
 
 // get fetches what is missing and calls emit with each descriptor once its
-// blob is whole, in the order of the manifest.
-func get(ctx context.Context, st *store.Store, ref reference, source string, talk *os.File, emit func(ispec.Descriptor) error) error {
+// blob is whole, in the order of the manifest. Unless all are wanted, it ends
+// with errExists if there is an image of them.
+func get(ctx context.Context, st *store.Store, ref reference, source string, all bool, talk *os.File, emit func(ispec.Descriptor) error) error {
 	client, err := registry.Open(ctx, ref)
 	if err != nil {
 		return err
@@ -196,11 +227,14 @@ func get(ctx context.Context, st *store.Store, ref reference, source string, tal
 	if err != nil {
 		return err
 	}
-	if there, err := present(st, source, img.Descriptor.Digest); there != nil || err != nil {
-		if err == nil {
-			err = &errExists{there}
+	if !all {
+		there, err := unpack.Present(st, source, img.Descriptor.Digest.String())
+		if err != nil {
+			return err
 		}
-		return err
+		if there != nil {
+			return &errExists{there}
+		}
 	}
 	config := img.Manifest.Config
 	if err := fetch.Put(st, config.Digest, img.ConfigData); err != nil {

@@ -68,20 +68,48 @@ var Applet = applet.Command(&cli.Command{
 			return err
 		}
 		defer release()
-		img, err := Make(c.Context, st, lines(streams.In))
+		img, err := Make(c.Context, st, Lines(streams.In))
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(streams.Out, "Created: %s\n", img.ID)
-		return err
+		return Tell(streams.Out, img)
 	},
 })
+
+// Tell says which image it is, and whether it has just been made.
+func Tell(out io.Writer, img *Image) error {
+	verb := "Created"
+	if img.Existed {
+		verb = "Exists"
+	}
+	_, err := fmt.Fprintf(out, "%s: %s\n", verb, img.ID)
+	return err
+}
+
+// Image is the image that Make made, or that was there already with the same
+// source and manifest.
+type Image struct {
+	*store.Image
+	Existed bool
+}
+
+// Present looks for an image with that source and manifest; the digest may be
+// a tag, which no image has.
+func Present(st *store.Store, source, digest string) (*Image, error) {
+	images, err := st.Images()
+	for _, i := range images {
+		if i.Source == source && i.Digest == digest {
+			return &Image{i, true}, err
+		}
+	}
+	return nil, err
+}
 
 // Next returns one descriptor after another, and io.EOF at the end.
 type Next func() (*ispec.Descriptor, error)
 
-// lines reads descriptors from a stream.
-func lines(r io.Reader) Next {
+// Lines reads descriptors from a stream, one a line.
+func Lines(r io.Reader) Next {
 	scan := bufio.NewScanner(r)
 	scan.Buffer(nil, 8<<20)
 	return func() (*ispec.Descriptor, error) {
@@ -106,7 +134,7 @@ func lines(r io.Reader) Next {
 }
 
 // Make makes an image. Layers that came whole stay, whatever comes after.
-func Make(ctx context.Context, st *store.Store, next Next) (*store.Image, error) {
+func Make(ctx context.Context, st *store.Store, next Next) (*Image, error) {
 	must := func() (*ispec.Descriptor, error) {
 		d, err := next()
 		if errors.Is(err, io.EOF) {
@@ -162,7 +190,10 @@ func Make(ctx context.Context, st *store.Store, next Next) (*store.Image, error)
 	if _, err := next(); !errors.Is(err, io.EOF) {
 		return nil, errors.Join(err, fmt.Errorf("%w: more came than the manifest names", ErrDescriptor))
 	}
-	return img, finish(st, img, top)
+	if there, err := Present(st, img.Source, img.Digest); there != nil || err != nil {
+		return there, err
+	}
+	return &Image{Image: img}, finish(st, img, top)
 }
 
 // check refuses what cannot be an image that we run.
