@@ -13,6 +13,7 @@ import (
 
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/applet"
 	"shocker.sh/lib/stage"
@@ -202,15 +203,13 @@ func feed(ctx context.Context, program string, from fetcher, streams applet.IO) 
 	enc := json.NewEncoder(w)
 	err = from(ctx, func(d ispec.Descriptor) error { return enc.Encode(d) })
 	w.Close() // the end of its input; a write error was seen by Encode
+	waitErr := cmd.Wait()
 	var there *errExists
-	if errors.As(err, &there) {
-		err = nil
-	}
-	if waitErr := cmd.Wait(); err == nil && there == nil && waitErr != nil {
-		err = fmt.Errorf("%s: %w", program, waitErr)
-	}
-	if there != nil {
+	switch {
+	case errors.As(err, &there):
 		return unpack.Tell(streams.Out, there.img)
+	case waitErr != nil && (err == nil || errors.Is(err, unix.EPIPE)):
+		return fmt.Errorf("%s: %w", program, waitErr)
 	}
 	return err
 }
