@@ -101,10 +101,32 @@ func Status(name string, err error, talk *os.File) int {
 		fmt.Fprintf(talk, "%s: interrupted\n", name)
 		return Interrupted
 	}
-	for line := range strings.SplitSeq(err.Error(), "\n") {
-		fmt.Fprintf(talk, "%s: %s\n", name, Escape(line))
+	for _, e := range flatten(err) {
+		fmt.Fprintf(talk, "%s: %s\n", name, Escape(e.Error()))
 	}
 	return code
+}
+
+// flatten takes joined errors apart: each is a line of its own, and no text
+// from outside can make another.
+func flatten(err error) []error {
+	if exit, ok := err.(*ExitError); ok {
+		err = exit.Err
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []error{err}
+	}
+	var all []error
+	var lines []string
+	for _, e := range joined.Unwrap() {
+		all = append(all, flatten(e)...)
+		lines = append(lines, e.Error())
+	}
+	if err.Error() != strings.Join(lines, "\n") {
+		return []error{err} // of fmt.Errorf with several %w
+	}
+	return all
 }
 
 // Escape makes text from outside, an image's label or a registry's error, safe

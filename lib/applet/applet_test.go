@@ -40,6 +40,7 @@ func TestStatus(t *testing.T) {
 		{failure, 1, "prog: it\\x1b failed\n"},
 		{Usagef("no %s", "such flag"), 2, "prog: no such flag\n"},
 		{&ExitError{Code: 7}, 7, ""},
+		{errors.Join(errors.New("one\nforged"), fmt.Errorf("two: %w", errors.Join(failure))), 1, "prog: one\\nforged\nprog: two: it\\x1b failed\n"},
 		{&ExitError{Code: 125, Err: failure}, 125, "prog: it\\x1b failed\n"},
 		{fmt.Errorf("run: %w", &ExitError{Code: 126, Err: failure}), 126, "prog: run: it\\x1b failed\n"},
 		{stage.ErrRecords, 1, ""},

@@ -69,7 +69,7 @@ func Blob(ctx context.Context, st *store.Store, c *registry.Client, d ispec.Desc
 		}
 		// A connection that brings something may be cut as often as it
 		// likes.
-		if w.n == before || ctx.Err() != nil || errors.Is(err, errTooMuch) || errors.Is(err, registry.ErrStalled) {
+		if w.n == before || ctx.Err() != nil || errors.Is(err, registry.ErrTooMuch) || errors.Is(err, registry.ErrStalled) {
 			return err
 		}
 	}
@@ -136,8 +136,6 @@ func lock(ctx context.Context, f *os.File) error {
 	}
 }
 
-var errTooMuch = errors.New("more came than the manifest says")
-
 // writer collects a blob.
 type writer struct {
 	f        *os.File
@@ -193,7 +191,7 @@ func (w *writer) fetch(ctx context.Context, c *registry.Client, d ispec.Descript
 	for {
 		n, err := r.Read(buf)
 		if w.n+int64(n) > w.size {
-			return errors.Join(errTooMuch, os.Remove(w.f.Name()))
+			return errors.Join(registry.ErrTooMuch, os.Remove(w.f.Name()))
 		}
 		if n > 0 {
 			if _, err := w.f.Write(buf[:n]); err != nil {

@@ -11,6 +11,8 @@ var (
 	ErrStalled = errors.New("the registry stopped sending")
 	// ErrTooLong is an answer longer than it may be.
 	ErrTooLong = errors.New("the registry's answer is too long")
+	// ErrTooMuch is a blob that is longer than its manifest says.
+	ErrTooMuch = errors.New("more came than the manifest says")
 	// ErrPlatform is an image that this machine cannot run.
 	ErrPlatform = errors.New("no image for this platform")
 	// ErrManifest is a manifest that is not one of an image.

@@ -172,7 +172,7 @@ func retry(ctx context.Context, f func() error) error {
 		if errors.As(err, &status) {
 			again = again && (status.code == http.StatusTooManyRequests || status.code >= 500)
 			delay = max(delay, status.after)
-		} else if errors.Is(err, ErrTooLong) || errors.Is(err, ErrDigest) || errors.Is(err, ErrStalled) {
+		} else if errors.Is(err, ErrTooLong) || errors.Is(err, ErrTooMuch) || errors.Is(err, ErrDigest) || errors.Is(err, ErrStalled) {
 			again = false
 		}
 		if !again {
