@@ -6,29 +6,71 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/sys"
 )
 
-// MakeRun makes the run dir of a container, and the root of the run dirs: a
-// tmpfs that is a private mount, so that what is pinned in it is not copied
-// into every other mount namespace. Its own root user passes through the run
-// dir (0711) and reads nothing in it.
+// MakeRun makes the run dir of a container, unless it is there.
 func (h Host) MakeRun(id string) (string, error) {
-	if err := h.MountRun(); err != nil {
-		return "", fmt.Errorf("make the run dir: %w", err)
+	release, err := h.HoldRun()
+	if err != nil {
+		return "", err
 	}
+	defer release()
 	dir := h.RunDir(id)
+	// Its own root user passes through the run dir, and reads nothing in it.
 	if err := os.Mkdir(dir, 0o711); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", fmt.Errorf("make the run dir: %w", err)
 	}
 	return dir, nil
 }
 
-// MountRun makes the root of the run dirs.
-func (h Host) MountRun() error {
+// HoldRun makes the root of the run dirs, a tmpfs that is a private mount, so
+// that what is pinned in it is not copied into every other mount namespace. It
+// stays at least until release is called.
+func (h Host) HoldRun() (release func(), err error) {
+	for {
+		if err := h.mountRun(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("make the run dirs: %w", err)
+		}
+		root, err := sys.OpenDir(h.Run)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the last container has just gone, and took it along
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := sys.Flock(root, unix.LOCK_SH); err != nil {
+			return nil, errors.Join(err, root.Close())
+		}
+		if mounted, err := same(root, h.Run); err != nil || mounted {
+			return func() { root.Close() }, err
+		}
+		root.Close()
+	}
+}
+
+// same says whether the open directory is what is mounted at path.
+func same(dir *os.File, path string) (bool, error) {
+	var a, b unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &a); err != nil {
+		return false, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	err := unix.Stat(path, &b)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	mounted, err := sys.IsMountPoint(path)
+	return mounted && a.Dev == b.Dev && a.Ino == b.Ino, err
+}
+
+func (h Host) mountRun() error {
 	mounted, err := sys.IsMountPoint(h.Run)
 	if err != nil || mounted {
 		return err
@@ -60,18 +102,31 @@ func (h Host) RemoveRun(id string) error {
 	return os.RemoveAll(h.RunDir(id))
 }
 
-// UnmountRun takes the root of the run dirs away if nothing is in it.
-func (h Host) UnmountRun() error {
-	entries, err := os.ReadDir(h.Run)
+// UnmountRun takes the root of the run dirs away, with its mount, if nothing is
+// in it and nobody holds it.
+func (h Host) UnmountRun() (retErr error) {
+	root, err := sys.OpenDir(h.Run)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
+	defer func() { retErr = errors.Join(retErr, root.Close()) }()
+	err = sys.Flock(root, unix.LOCK_EX|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	entries, err := root.ReadDir(-1)
+	if err != nil {
+		return err
+	}
 	for _, e := range entries {
-		// What is in use is not empty, and stays.
-		if err := os.Remove(filepath.Join(h.Run, e.Name())); err != nil {
+		// What is in use is not empty, and stays, as does what is not ours.
+		if !strings.HasPrefix(e.Name(), ".") || unix.Rmdir(filepath.Join(h.Run, e.Name())) != nil {
 			return nil
 		}
 	}
@@ -79,5 +134,12 @@ func (h Host) UnmountRun() error {
 	if err != nil || !mounted {
 		return err
 	}
-	return sys.Unmount(h.Run)
+	if err := sys.Unmount(h.Run); err != nil {
+		return err
+	}
+	// Below the mount it is empty, unless somebody else uses it too.
+	if err := os.Remove(h.Run); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY) {
+		return err
+	}
+	return nil
 }

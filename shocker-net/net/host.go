@@ -161,7 +161,7 @@ func (s *hostState) makeBridge(h stage.Host, subnet lease.Subnet) (int, error) {
 		}
 		same := slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.Equal(*gateway) })
 		if link.Type() != "bridge" || !same {
-			return 0, fmt.Errorf("interface %s %w and has not the address %s: set SHOCKER_BRIDGE to another name", h.Bridge, ErrBridge, gateway.IPNet)
+			return 0, fmt.Errorf("interface %s %w and has not the address %s: set SHOCKER_BRIDGE to another name", h.Bridge, ErrForeign, gateway.IPNet)
 		}
 		return link.Attrs().Index, s.write(h)
 	}

@@ -87,7 +87,13 @@ func (u *up) connect(ns *os.File, n network) error {
 	attrs.MasterIndex = n.bridge
 	attrs.Flags = net.FlagUp
 	pair := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(ns.Fd()))}
-	if err := netlink.LinkAdd(pair); err != nil {
+	err = netlink.LinkAdd(pair)
+	if errors.Is(err, unix.EEXIST) {
+		if err = deleteStale(attrs.Name, n.bridge); err == nil {
+			err = netlink.LinkAdd(pair)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("make veth pair %s: %w", attrs.Name, err)
 	}
 	if err := netlink.LinkSetHairpin(pair, true); err != nil {
@@ -101,6 +107,19 @@ func (u *up) connect(ns *os.File, n network) error {
 		return err
 	}
 	return u.addHost(address)
+}
+
+// deleteStale deletes the pair that the container had when it ran before, if
+// the kernel has not come to it yet.
+func deleteStale(name string, bridge int) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return ignoreNotFound(err)
+	}
+	if link.Type() != "veth" || link.Attrs().MasterIndex != bridge {
+		return fmt.Errorf("the interface is there and %w", ErrForeign)
+	}
+	return ignoreNotFound(netlink.LinkDel(link))
 }
 
 // inside runs in the namespace. Ports below 1024 and ping are free for every

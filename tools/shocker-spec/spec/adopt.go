@@ -18,9 +18,11 @@ import (
 // adoptAll makes a record of every config on the input. A config that is
 // wrong is reported and stops no other.
 func adoptAll(ctx context.Context, host stage.Host, st *store.Store, streams applet.IO) error {
-	if err := host.MountRun(); err != nil {
+	release, err := host.HoldRun()
+	if err != nil {
 		return err
 	}
+	defer release()
 	failed := false
 	configs := record.NewReader(streams.In)
 	for ctx.Err() == nil {

@@ -42,9 +42,11 @@ func Make(host stage.Host, st *store.Store, o *Options, by string) (_ *record.Re
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := host.MountRun(); err != nil {
+	release, err := host.HoldRun()
+	if err != nil {
 		return nil, nil, err
 	}
+	defer release()
 	t := &taking{host: host, store: st, by: by}
 	defer func() {
 		if retErr != nil {

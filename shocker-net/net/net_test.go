@@ -1,0 +1,269 @@
+package net_test
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"shocker.sh/lib/testkit"
+)
+
+// record is one that another's first stage could have made, with ids of its
+// own.
+func record(id string) string {
+	return fmt.Sprintf(`{"ociVersion":"1.0.2","hostname":%[1]q,"annotations":{"sh.shocker.id":%[1]q},"linux":{`+
+		`"uidMappings":[{"containerID":0,"hostID":1879048192,"size":65536}],`+
+		`"gidMappings":[{"containerID":0,"hostID":1879048192,"size":65536}],`+
+		`"namespaces":[{"type":"user"},{"type":"network"},{"type":"mount"}]}}`, id)
+}
+
+// net runs shocker-net with records on its input.
+func net(t *testing.T, h *testkit.Host, args string, ids ...string) testkit.Result {
+	t.Helper()
+	var in strings.Builder
+	for _, id := range ids {
+		in.WriteString(record(id) + "\n")
+	}
+	if err := os.WriteFile("records", []byte(in.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return h.Sh(t, "shocker-net "+args+" <records")
+}
+
+func must(t *testing.T, r testkit.Result) string {
+	t.Helper()
+	if r.Code != 0 {
+		t.Fatalf("status %d\nstdout: %s\nstderr: %s", r.Code, r.Stdout, r.Stderr)
+	}
+	return r.Stdout
+}
+
+func on(t *testing.T, f func(t *testing.T, h *testkit.Host)) {
+	t.Helper()
+	testkit.Run(t, testkit.Options{NoStore: true}, func(t *testing.T, h *testkit.Host) {
+		t.Chdir(h.Dir)
+		f(t, h)
+	})
+}
+
+func TestUpCheckDown(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host) {
+		for _, mode := range []string{"bridge", "none", "host"} {
+			before := h.Snapshot(t)
+			out := must(t, net(t, h, "up --network "+mode, "ps_42045"))
+			if err := os.WriteFile("out", []byte(out), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			got := must(t, h.Sh(t, `jq -r '.linux.namespaces[]|.type+"="+(.path//"")' out; jq -r '.annotations["sh.shocker.address"]//"no address"' out`))
+			want := map[string]string{
+				"bridge": "user=/run/shocker/ps_42045/ns/user\nnetwork=/run/shocker/ps_42045/ns/net\nmount=\n10.0.0.2\n",
+				"none":   "user=/run/shocker/ps_42045/ns/user\nnetwork=/run/shocker/ps_42045/ns/net\nmount=\nno address\n",
+				"host":   "user=/run/shocker/ps_42045/ns/user\nmount=\nno address\n",
+			}[mode]
+			if got != want {
+				t.Errorf("%s: the record has %q; want %q", mode, got, want)
+			}
+			for range 2 {
+				if r := h.Sh(t, "shocker-net check <out >/dev/null"); r.Code != 0 {
+					t.Errorf("%s: check: %s", mode, r.Stderr)
+				}
+			}
+			if r := h.Sh(t, "shocker-net up <out >/dev/null"); r.Code != 1 || !strings.Contains(r.Stderr, "there already") {
+				t.Errorf("%s: up twice: %+v; want it refused", mode, r)
+			}
+			if r := h.Sh(t, "shocker-net check <out >/dev/null"); r.Code != 0 {
+				t.Errorf("%s: a second up that was refused has undone the first: %s", mode, r.Stderr)
+			}
+			for range 2 {
+				must(t, h.Sh(t, "shocker-net down <out >/dev/null"))
+			}
+			if r := h.Sh(t, "shocker-net check <out"); r.Code != 1 || !strings.Contains(r.Stderr, "is missing") {
+				t.Errorf("%s: check after down: %+v", mode, r)
+			}
+			must(t, h.Sh(t, "shocker-net teardown; rmdir /run/shocker/ps_42045/* /run/shocker/ps_42045; umount /run/shocker; rmdir /run/shocker"))
+			h.Settle(t, before)
+		}
+	})
+}
+
+func TestInside(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host) {
+		must(t, net(t, h, "up", "ps_1", "ps_2"))
+		for _, test := range []struct{ script, want string }{
+			{"ip -br addr show lo | awk '{print $2, $3}'", "UNKNOWN 127.0.0.1/8\n"},
+			{"ip -4 -br addr show eth0 | awk '{print $3}'", "10.0.0.2/24\n"},
+			{"ip route show default", "default via 10.0.0.1 dev eth0 \n"},
+			{"cat /proc/sys/net/ipv4/ip_unprivileged_port_start", "0\n"},
+			// A neighbour, the bridge, and itself answer.
+			{"for a in 10.0.0.1 10.0.0.2 10.0.0.3; do busybox ping -c 1 -W 5 $a | grep -c ' 0% packet loss'; done", "1\n1\n1\n"},
+		} {
+			if got := must(t, h.Sh(t, "shocker-net exec ps_1 -- sh -c '"+strings.ReplaceAll(test.script, "'", `'\''`)+"'")); got != test.want {
+				t.Errorf("%s: %q; want %q", test.script, got, test.want)
+			}
+		}
+	})
+}
+
+// outside is a second network namespace beyond a veth pair, which knows no
+// route to the containers.
+const outside = `
+ip netns add outside
+ip link add up0 type veth peer name up1 netns outside
+ip addr add 192.0.2.1/24 dev up0; ip link set up0 up
+ip -n outside addr add 192.0.2.2/24 dev up1; ip -n outside link set up1 up; ip -n outside link set lo up
+`
+
+func TestNAT(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host) {
+		must(t, h.Sh(t, outside))
+		must(t, net(t, h, "up", "ps_1"))
+		must(t, h.Sh(t, "shocker-net exec ps_1 -- busybox ping -c 1 -W 5 192.0.2.2"))
+		// Whoever has a route still does not get to what is not published.
+		must(t, h.Sh(t, "ip -n outside route add 10.0.0.0/24 via 192.0.2.1"))
+		if r := h.Sh(t, "ip netns exec outside busybox ping -c 1 -W 1 10.0.0.2"); r.Code == 0 {
+			t.Error("a container was reached from outside")
+		}
+		// The rules are gone: the next container brings them back.
+		must(t, h.Sh(t, "ip -n outside route del 10.0.0.0/24; nft flush ruleset"))
+		if r := h.Sh(t, "shocker-net exec ps_1 -- busybox ping -c 1 -W 1 192.0.2.2"); r.Code == 0 {
+			t.Error("it was NAT of something else that let us through")
+		}
+		must(t, net(t, h, "up", "ps_2"))
+		must(t, h.Sh(t, "shocker-net exec ps_1 -- busybox ping -c 1 -W 5 192.0.2.2"))
+	})
+}
+
+// TestOthersDrop: a host whose FORWARD chain drops, as Docker's, works, shows
+// our rules to iptables, and is as before afterwards.
+func TestOthersDrop(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host) {
+		must(t, h.Sh(t, outside))
+		for _, docker := range []bool{false, true} {
+			rules := "iptables -P FORWARD DROP; iptables -A FORWARD -i eth9 -j ACCEPT"
+			chain := "FORWARD"
+			if docker {
+				rules += "; iptables -N DOCKER-USER; iptables -A DOCKER-USER -j RETURN; iptables -I FORWARD -j DOCKER-USER"
+				chain = "DOCKER-USER"
+			}
+			must(t, h.Sh(t, rules))
+			before := must(t, h.Sh(t, "iptables -S"))
+			must(t, net(t, h, "up", "ps_1"))
+			must(t, h.Sh(t, "shocker-net exec ps_1 -- busybox ping -c 1 -W 5 192.0.2.2"))
+			now := must(t, h.Sh(t, "iptables -S "+chain))
+			for _, rule := range []string{"-i bridge0 -j ACCEPT", "-o bridge0 -j ACCEPT"} {
+				if !strings.Contains(now, "-A "+chain+" "+rule) {
+					t.Errorf("iptables shows %q; want %q in it", now, rule)
+				}
+			}
+			must(t, net(t, h, "down", "ps_1"))
+			must(t, h.Sh(t, "shocker-net teardown"))
+			if after := must(t, h.Sh(t, "iptables -S")); after != before {
+				t.Errorf("before: %s\nafter: %s", before, after)
+			}
+		}
+	})
+}
+
+func TestSubnet(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host) {
+		must(t, h.Sh(t, "ip link add b9 type bridge; ip link set b9 up; ip addr add 10.7.0.1/16 dev b9; ip route add 10.9.9.0/24 via 10.7.0.9"))
+		before := h.Snapshot(t)
+		for subnet, want := range map[string]string{
+			"10.7.3.0/24":   "route to 10.7.0.0/16 through b9",
+			"10.9.0.0/16":   "route to 10.9.9.0/24 through b9",
+			"10.0.0.0/31":   "not an IPv4 subnet",
+			"fd00::/64":     "not an IPv4 subnet",
+			"not-a-network": "not an IPv4 subnet",
+		} {
+			if err := os.WriteFile("records", []byte(record("ps_1")+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			r := h.Sh(t, "SHOCKER_SUBNET="+subnet+" shocker-net up <records")
+			if r.Code != 1 || r.Stdout != "" || !strings.Contains(r.Stderr, want) || !strings.Contains(r.Stderr, "SHOCKER_SUBNET") {
+				t.Errorf("SHOCKER_SUBNET=%s: %+v; want %q and the variable in the error", subnet, r, want)
+			}
+		}
+		// Half-default routes, as VPNs set them, overlap with nothing.
+		must(t, h.Sh(t, "ip route add 0.0.0.0/1 via 10.7.0.9; ip route add default via 10.7.0.9"))
+		must(t, net(t, h, "up", "ps_1"))
+		must(t, net(t, h, "down", "ps_1"))
+		must(t, h.Sh(t, "ip route del 0.0.0.0/1; ip route del default; shocker-net teardown; rm -r /run/shocker/ps_1; umount /run/shocker; rmdir /run/shocker"))
+		h.Settle(t, before)
+	})
+}
+
+func TestExhausted(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host) {
+		if err := os.Setenv("SHOCKER_SUBNET", "10.0.0.0/29"); err != nil {
+			t.Fatal(err)
+		}
+		must(t, net(t, h, "up", "ps_1", "ps_2", "ps_3", "ps_4", "ps_5"))
+		r := net(t, h, "up", "ps_6")
+		if r.Code != 1 || !strings.Contains(r.Stderr, "10.0.0.0/29") || !strings.Contains(r.Stderr, "SHOCKER_SUBNET") {
+			t.Errorf("a sixth container: %+v", r)
+		}
+		must(t, net(t, h, "down", "ps_3"))
+		if out := must(t, net(t, h, "up", "ps_6")); !strings.Contains(out, `"10.0.0.4"`) {
+			t.Errorf("the address that is free again is not in %s", out)
+		}
+	})
+}
+
+// TestAtOnce: processes that all find nothing make one bridge, and no two get
+// the same address.
+func TestAtOnce(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host) {
+		var script strings.Builder
+		for i := range 20 {
+			fmt.Fprintf(&script, "echo '%s' | shocker-net up | jq -r '.annotations[\"sh.shocker.address\"]' &\n", record(fmt.Sprintf("ps_%d", i)))
+		}
+		out := strings.Fields(must(t, h.Sh(t, script.String()+"wait")))
+		slices.Sort(out)
+		if len(slices.Compact(slices.Clone(out))) != 20 {
+			t.Errorf("20 containers got the addresses %q", out)
+		}
+	})
+}
+
+// TestOthersBridge: an interface of our bridge's name is left alone.
+func TestOthersBridge(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host) {
+		must(t, h.Sh(t, "ip link add bridge0 type bridge; ip link set bridge0 up; ip addr add 172.31.0.1/24 dev bridge0"))
+		before := h.Snapshot(t)
+		r := net(t, h, "up", "ps_1")
+		if r.Code != 1 || !strings.Contains(r.Stderr, "bridge0") || !strings.Contains(r.Stderr, "not ours") {
+			t.Errorf("somebody's bridge0: %+v", r)
+		}
+		must(t, h.Sh(t, "shocker-net teardown; rm -r /run/shocker/ps_1; umount /run/shocker; rmdir /run/shocker"))
+		h.Settle(t, before)
+
+		// One with just our address is used, and stays.
+		must(t, h.Sh(t, "ip addr add 10.0.0.1/24 dev bridge0"))
+		before = h.Snapshot(t)
+		must(t, net(t, h, "up", "ps_1"))
+		must(t, net(t, h, "down", "ps_1"))
+		must(t, h.Sh(t, "shocker-net teardown; rm -r /run/shocker/ps_1; umount /run/shocker; rmdir /run/shocker"))
+		h.Settle(t, before)
+	})
+}
+
+// TestForwarding is switched on for containers, and off after them unless it
+// was on before.
+func TestForwarding(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host) {
+		for _, was := range []string{"0", "1"} {
+			must(t, h.Sh(t, "echo "+was+" >/proc/sys/net/ipv4/ip_forward"))
+			must(t, net(t, h, "up", "ps_1"))
+			if now := must(t, h.Sh(t, "cat /proc/sys/net/ipv4/ip_forward")); now != "1\n" {
+				t.Errorf("with a container: %q", now)
+			}
+			must(t, net(t, h, "down", "ps_1"))
+			must(t, h.Sh(t, "shocker-net teardown"))
+			if now := must(t, h.Sh(t, "cat /proc/sys/net/ipv4/ip_forward")); now != was+"\n" {
+				t.Errorf("it was %s, and is %q after the last container", was, now)
+			}
+		}
+	})
+}
