@@ -71,6 +71,9 @@ func (u *up) pin(name string, ns *os.File) (string, error) {
 	return path, sys.Mount(fmt.Sprintf("/proc/self/fd/%d", ns.Fd()), path, "", unix.MS_BIND, "")
 }
 
+// group marks the host's ends of our pairs (ip link show group 42002).
+const group = 42002
+
 // connect sets up what is inside the network namespace, and with a bridge the
 // veth pair that leads there. The pair needs no undo: the kernel deletes it
 // with the namespace, which RTM_DELLINK would only make us wait for.
@@ -86,10 +89,11 @@ func (u *up) connect(ns *os.File, n network) error {
 	attrs.Name = interfaceName(u.record.ID())
 	attrs.MasterIndex = n.bridge
 	attrs.Flags = net.FlagUp
+	attrs.Group = group
 	pair := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth0", PeerNamespace: netlink.NsFd(int(ns.Fd()))}
 	err = netlink.LinkAdd(pair)
 	if errors.Is(err, unix.EEXIST) {
-		if err = deleteStale(attrs.Name, n.bridge); err == nil {
+		if err = deleteStale(attrs.Name); err == nil {
 			err = netlink.LinkAdd(pair)
 		}
 	}
@@ -111,12 +115,12 @@ func (u *up) connect(ns *os.File, n network) error {
 
 // deleteStale deletes the pair that the container had when it ran before, if
 // the kernel has not come to it yet.
-func deleteStale(name string, bridge int) error {
+func deleteStale(name string) error {
 	link, err := netlink.LinkByName(name)
 	if err != nil {
 		return ignoreNotFound(err)
 	}
-	if link.Type() != "veth" || link.Attrs().MasterIndex != bridge {
+	if link.Type() != "veth" || link.Attrs().Group != group {
 		return fmt.Errorf("the interface is there and %w", ErrForeign)
 	}
 	return ignoreNotFound(netlink.LinkDel(link))
