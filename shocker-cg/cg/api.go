@@ -7,9 +7,12 @@ import (
 	"os"
 	"path/filepath"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"shocker.sh/lib/record"
 	"shocker.sh/lib/stage"
 	"shocker.sh/shocker-cg/internal/group"
+	"shocker.sh/shocker-cg/internal/resources"
 	"shocker.sh/shocker-cg/internal/stats"
 )
 
@@ -65,3 +68,16 @@ func Named(h stage.Host, id string) (Group, error) {
 
 // Stats reads what the group uses.
 func (g Group) Stats() (*Stats, error) { return stats.Read(g.Group) }
+
+// Update applies resources to a group, in use or not. What they do not name
+// stays as it is.
+func (g Group) Update(r *specs.LinuxResources) error {
+	plan, err := resources.New(g.Group, r)
+	if err == nil {
+		err = g.Enable(plan.Controllers())
+	}
+	if err == nil {
+		err = plan.Apply()
+	}
+	return err
+}

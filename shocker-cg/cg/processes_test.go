@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
@@ -110,6 +111,40 @@ func TestMemoryLimit(t *testing.T) {
 	said, _ = io.ReadAll(out)
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("200 MB under a limit of 400: %v, %q", err, said)
+	}
+}
+
+// A limit below what is in use is refused when the record asks for that.
+func TestCheckBeforeUpdate(t *testing.T) {
+	h := newHost(t)
+	path := h.CgroupParent + "/ps_1"
+	h.up(rec("ps_1", "{}"))
+	_, out := h.enter("ps_1", "", "sh", "-c", "x=$(head -c 20000000 /dev/zero | tr '\\0' x); echo has; sleep 1000; true")
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	var r *specs.LinuxResources
+	if err := json.Unmarshal([]byte(`{"memory":{"limit":4096000,"checkBeforeUpdate":true}}`), &r); err != nil {
+		t.Fatal(err)
+	}
+	g, err := At(h.Host, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Update(r); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("Update: %v", err)
+	}
+	if populated, err := g.Populated(); !populated || err != nil {
+		t.Errorf("Populated = %v, %v: the program is gone", populated, err)
+	}
+	r = &specs.LinuxResources{CPU: &specs.LinuxCPU{Cpus: "0"}, Pids: &specs.LinuxPids{Limit: new(int64(9))}}
+	if err := g.Update(r); err != nil { // cpuset was not handed down on v2 so far
+		t.Fatal(err)
+	}
+	for _, f := range []struct{ name, want string }{{"pids.max", "9"}, {"cpuset.cpus", "0"}} {
+		if got := h.file("ps_1", f.name, f.name); got != f.want {
+			t.Errorf("after Update %s is %s; want %s", f.name, got, f.want)
+		}
 	}
 }
 

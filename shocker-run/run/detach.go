@@ -7,11 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"runtime/debug"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/applet"
 	"shocker.sh/lib/record"
@@ -58,6 +61,11 @@ func detach(ctx context.Context, host stage.Host, r *record.Record, o Options) (
 		Args: args, Dir: "/", Env: environ(host),
 		ExtraFiles:  []*os.File{records, tell},
 		SysProcAttr: &syscall.SysProcAttr{Setsid: true},
+	}
+	// What we were started with is not the supervisor's: somebody may wait
+	// for the end of a pipe.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return applet.NotStarted, os.NewSyscallError("close_range", err)
 	}
 	if err := cmd.Start(); err != nil {
 		return applet.NotStarted, fmt.Errorf("start the supervisor: %w", err)

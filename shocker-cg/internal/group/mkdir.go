@@ -105,6 +105,23 @@ func inherit(parent, dir string) error {
 	return nil
 }
 
+// Enable has controllers handed down to a group that is there.
+func (g *Group) Enable(want Controllers) error {
+	for _, h := range g.Hierarchies {
+		if h.Version != 2 {
+			continue
+		}
+		dir := h.Mount
+		for name := range strings.SplitSeq(strings.TrimPrefix(g.Path, "/"), "/") {
+			if err := handDown(h, dir, want); err != nil {
+				return err
+			}
+			dir = filepath.Join(dir, name)
+		}
+	}
+	return nil
+}
+
 // handDown enables controllers for the children of dir, all in one write: one
 // by one, some would turn a group with processes of its own into a threaded
 // one, where others stand in the way (the "no internal processes" rule of

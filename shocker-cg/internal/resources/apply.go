@@ -15,6 +15,9 @@ import (
 
 // Apply writes the plan to the kernel. The group must be there.
 func (p *Plan) Apply() error {
+	if err := p.checkMemory(); err != nil {
+		return err
+	}
 	for _, s := range p.steps {
 		if err := s.apply(); err != nil {
 			return err
@@ -25,6 +28,26 @@ func (p *Plan) Apply() error {
 	}
 	h, _ := p.group.Find("devices")
 	return devices.Apply(p.group.In(h), h.Version, p.devices)
+}
+
+// checkMemory refuses, if the config asks for it, a limit below what is in use:
+// v2 would make room by killing. v1 refuses by itself.
+func (p *Plan) checkMemory() error {
+	h, ok := p.group.Find("memory")
+	if p.atMost <= 0 || !ok || h.Version != 2 {
+		return nil
+	}
+	text, err := group.Read(p.group.In(h), "memory.current")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // the controller has not been on so far
+	}
+	if err != nil {
+		return err
+	}
+	if used, err := bytesOf(text); err != nil || used >= p.atMost {
+		return fmt.Errorf("%w: linux.resources.memory.limit: %d, but %s bytes are in use", ErrInvalid, p.atMost, text)
+	}
+	return nil
 }
 
 // apply writes the values of one controller. They bound each other (a quota

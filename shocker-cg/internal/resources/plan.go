@@ -58,6 +58,7 @@ type Plan struct {
 	group   *group.Group
 	steps   []step
 	devices *devices.Filter // nil: leave alone
+	atMost  int64           // memory in use above this is an error; 0: any
 }
 
 // step is a list of values for one directory.
@@ -81,6 +82,9 @@ func New(g *group.Group, r *specs.LinuxResources) (*Plan, error) {
 	}
 	if err := p.addUnified(r.Unified); err != nil {
 		return nil, err
+	}
+	if m := r.Memory; m != nil && m.CheckBeforeUpdate != nil && *m.CheckBeforeUpdate {
+		p.atMost = amount(m.Limit)
 	}
 	if r.Devices == nil {
 		return p, nil

@@ -81,10 +81,15 @@ func Read(g *group.Group) (*Stats, error) {
 		version    int
 		read       func(*Stats, *files)
 	}{
-		{"cpu", 1, cpu1}, {"cpuacct", 1, cpuacct}, {"cpu", 2, cpu2},
-		{"memory", 1, memory1}, {"memory", 2, memory2},
-		{"pids", 1, pids}, {"pids", 2, pids},
-		{"blkio", 1, blkio}, {"io", 2, io},
+		{"cpu", 1, cpu1},
+		{"cpuacct", 1, cpuacct},
+		{"cpu", 2, cpu2},
+		{"memory", 1, memory1},
+		{"memory", 2, memory2},
+		{"pids", 1, pids},
+		{"pids", 2, pids},
+		{"blkio", 1, blkio},
+		{"io", 2, io},
 	} {
 		h, ok := g.Find(part.controller)
 		if !ok || h.Version != part.version {

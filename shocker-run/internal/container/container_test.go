@@ -79,8 +79,12 @@ func config(root string, args ...string) *specs.Spec {
 		Linux: &specs.Linux{
 			UIDMappings: ids, GIDMappings: ids,
 			Namespaces: []specs.LinuxNamespace{
-				{Type: specs.UserNamespace}, {Type: specs.PIDNamespace}, {Type: specs.NetworkNamespace},
-				{Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}, {Type: specs.MountNamespace},
+				{Type: specs.UserNamespace},
+				{Type: specs.PIDNamespace},
+				{Type: specs.NetworkNamespace},
+				{Type: specs.IPCNamespace},
+				{Type: specs.UTSNamespace},
+				{Type: specs.MountNamespace},
 			},
 			MaskedPaths:   []string{"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/nothere", "/sys/firmware"},
 			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
@@ -221,8 +225,13 @@ func TestNotFound(t *testing.T) {
 		program string
 		want    error
 	}{
-		{"nosuch", ErrNotFound}, {"/nosuch", ErrNotFound}, {"lost", ErrNotFound}, {"/bin/lost", ErrNotFound},
-		{"plain", ErrNotExecutable}, {"/etc", ErrNotExecutable}, {"/bin/garbage", ErrNotExecutable},
+		{"nosuch", ErrNotFound},
+		{"/nosuch", ErrNotFound},
+		{"lost", ErrNotFound},
+		{"/bin/lost", ErrNotFound},
+		{"plain", ErrNotExecutable},
+		{"/etc", ErrNotExecutable},
+		{"/bin/garbage", ErrNotExecutable},
 	} {
 		_, err := run(t, config(root, test.program), nil)
 		if !errors.Is(err, test.want) {

@@ -19,8 +19,14 @@ var allKinds = []struct {
 	flag int
 	name string
 }{
-	{unix.CLONE_NEWUSER, "user"}, {unix.CLONE_NEWNS, "mnt"}, {unix.CLONE_NEWPID, "pid"}, {unix.CLONE_NEWNET, "net"},
-	{unix.CLONE_NEWIPC, "ipc"}, {unix.CLONE_NEWUTS, "uts"}, {unix.CLONE_NEWCGROUP, "cgroup"}, {unix.CLONE_NEWTIME, "time"},
+	{unix.CLONE_NEWUSER, "user"},
+	{unix.CLONE_NEWNS, "mnt"},
+	{unix.CLONE_NEWPID, "pid"},
+	{unix.CLONE_NEWNET, "net"},
+	{unix.CLONE_NEWIPC, "ipc"},
+	{unix.CLONE_NEWUTS, "uts"},
+	{unix.CLONE_NEWCGROUP, "cgroup"},
+	{unix.CLONE_NEWTIME, "time"},
 }
 
 // Exec starts another process in a running container:

@@ -47,7 +47,7 @@ type mounts struct {
 	// host says what the parent can look at to know what a mount holds.
 	host     map[string]string // place -> directory of the host
 	terminal bool              // the program has one
-	dev  bool              // /dev is ours: see makeDev
+	dev      bool              // /dev is ours: see makeDev
 }
 
 func (m *mounts) close() {

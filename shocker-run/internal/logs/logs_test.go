@@ -87,8 +87,13 @@ func TestTail(t *testing.T) {
 		want string
 	}{
 		{-1, "a\nb\n" + long + "\ncd\ne"},
-		{0, ""}, {1, "e"}, {2, "cd\ne"}, {3, long + "\ncd\ne"}, {4, "b\n" + long + "\ncd\ne"},
-		{5, "a\nb\n" + long + "\ncd\ne"}, {99, "a\nb\n" + long + "\ncd\ne"},
+		{0, ""},
+		{1, "e"},
+		{2, "cd\ne"},
+		{3, long + "\ncd\ne"},
+		{4, "b\n" + long + "\ncd\ne"},
+		{5, "a\nb\n" + long + "\ncd\ne"},
+		{99, "a\nb\n" + long + "\ncd\ne"},
 	} {
 		if out, _ := read(t, path, Options{Tail: test.n}); out != test.want {
 			t.Errorf("tail %d = %.20q (%d bytes); want %.20q (%d bytes)", test.n, out, len(out), test.want, len(test.want))
