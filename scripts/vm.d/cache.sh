@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2154 # scripts/vm sets what is not set here
 # The cache of scripts/vm: an unpacked kernel with its modules, an initramfs
 # and an empty btrfs. Sourced with kernel, disk, update and cache set; sets
 # kdir, initrd and base.

@@ -63,6 +63,7 @@ func record(t *testing.T, h *testkit.Host, id string) string {
 var (
 	idPattern      = regexp.MustCompile(`ps_[0-9]+`)
 	addressPattern = regexp.MustCompile(`"10\.0\.0\.[0-9]+"`)
+	hookPattern    = regexp.MustCompile(`"path":"[^"]*/(shocker|shocker-spec)"`) // the program itself, in either form
 	rangePattern   = regexp.MustCompile(`"hostID":[0-9]+`)
 )
 
@@ -70,6 +71,7 @@ var (
 func normal(record string) string {
 	record = idPattern.ReplaceAllString(record, "ID")
 	record = addressPattern.ReplaceAllString(record, `"ADDRESS"`)
+	record = hookPattern.ReplaceAllString(record, `"path":"SHOCKER"`)
 	return rangePattern.ReplaceAllString(record, `"hostID":N`)
 }
 
