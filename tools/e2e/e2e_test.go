@@ -4,11 +4,13 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"shocker.sh/lib/testkit"
 )
@@ -35,6 +37,21 @@ func ok(t *testing.T, r testkit.Result) string {
 		t.Fatalf("status %d\nstdout: %s\nstderr: %s", r.Code, r.Stdout, r.Stderr)
 	}
 	return r.Stdout
+}
+
+// warmUp makes what belongs to the host, by a container that goes again, and
+// returns the host as it is then.
+func warmUp(t *testing.T, h *testkit.Host, image string) testkit.State {
+	t.Helper()
+	h.Must(t, "run", "--rm", image, "true")
+	testkit.Eventually(t, testkit.Patience(10*time.Second), func() error {
+		// The kernel deletes the pair a little later than the container.
+		if r := h.Sh(t, "ip -o link show group 42002"); r.Stdout != "" {
+			return errors.New(r.Stdout)
+		}
+		return nil
+	})
+	return h.Snapshot(t)
 }
 
 // ids lists the containers.

@@ -135,8 +135,7 @@ func TestDryRunIsPasteable(t *testing.T) {
 // what was there before its up.
 func TestStages(t *testing.T) {
 	on(t, func(t *testing.T, h *testkit.Host, image string) {
-		h.Must(t, "run", "--rm", image, "true") // makes what belongs to the host
-		start := h.Snapshot(t)
+		start := warmUp(t, h, image)
 		ok(t, h.Sh(t, "shocker-spec "+image+" true >r0"))
 		stages := []string{"shocker-subvol", "shocker-net", "shocker-cg"}
 		var before []testkit.State
@@ -213,8 +212,7 @@ func TestTwentyRecords(t *testing.T) {
 // TestBadRecords: each is one clear line, the right status, and nothing left.
 func TestBadRecords(t *testing.T) {
 	on(t, func(t *testing.T, h *testkit.Host, image string) {
-		h.Must(t, "run", "--rm", image, "true")
-		before := h.Snapshot(t)
+		before := warmUp(t, h, image)
 		for _, test := range []struct{ what, in, want string }{
 			{"empty", "", "no record"},
 			{"cut", `{"ociVersion":"1.0.2","annotations":{"sh.shocker.id":"ps_7"`, "not a valid record"},
@@ -237,7 +235,7 @@ func TestBadRecords(t *testing.T) {
 // TestBrokenPipe: a stage whose record nobody takes undoes what it did.
 func TestBrokenPipe(t *testing.T) {
 	on(t, func(t *testing.T, h *testkit.Host, image string) {
-		h.Must(t, "run", "--rm", image, "true")
+		warmUp(t, h, image)
 		ok(t, h.Sh(t, "shocker-spec "+image+" true >r0; shocker-subvol up <r0 >r1; shocker-net up <r1 >r2"))
 		for i, s := range []string{"shocker-net", "shocker-cg"} {
 			if s == "shocker-net" {
