@@ -263,12 +263,6 @@ func (t *Table) Wait(name string) *Step {
 	return s
 }
 
-// Unblock adds the unblocking of signals, which are blocked in the child.
-func (t *Table) Unblock() *Step {
-	return t.Call("unblock signals", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
-		Ref(unsafe.Pointer(&t.head.noSigs)), 0, 8)
-}
-
 // CloseFrom adds the closing of all descriptors from first up, also those that
 // steps have opened, but for the one that tells our process of the exec.
 func (t *Table) CloseFrom(first int) {
@@ -280,8 +274,23 @@ func (t *Table) CloseFrom(first int) {
 	}
 }
 
-// Exec adds the end: unblocked signals, and the program at path.
+// Signals adds that signals are as a program expects them: not blocked, which
+// they are in the child, and none ignored. What our caller ignored, as shells do
+// for a command in the background, stays so across clone3(2) and execve(2).
+func (t *Table) Signals() {
+	action := t.Bytes(make([]byte, 32)) // struct sigaction: SIG_DFL, no flags
+	for sig := 1; sig <= 64; sig++ {
+		if sig != int(unix.SIGKILL) && sig != int(unix.SIGSTOP) {
+			t.Call("reset signals", unix.SYS_RT_SIGACTION, sig, action, 0, 8)
+		}
+	}
+	t.Call("unblock signals", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK,
+		Ref(unsafe.Pointer(&t.head.noSigs)), 0, 8)
+}
+
+// Exec adds the end: signals as a program expects them, and the program at
+// path.
 func (t *Table) Exec(path string, args, env []string) *Step {
-	t.Unblock()
+	t.Signals()
 	return t.Call("execute "+path, unix.SYS_EXECVE, path, t.Strings(args), t.Strings(env))
 }

@@ -374,11 +374,12 @@ func TestInterrupt(t *testing.T) {
 func TestFetchAndUnpack(t *testing.T) {
 	testkit.Run(t, testkit.Options{}, func(t *testing.T, h *testkit.Host) {
 		r := serve(t, "one", "two")
-		got := h.Sh(t, fmt.Sprintf("shocker-pull --fetch %s | tee descriptors | shocker-unpack; shocker images", r.ref()))
+		t.Chdir(t.TempDir())
+		got := h.Sh(t, fmt.Sprintf("shocker-pull --fetch %s | shocker-unpack; shocker images", r.ref()))
 		if got.Code != 0 || !strings.Contains(got.Stdout, "\t"+r.ref()+"\n") {
 			t.Fatalf("fetch | unpack: %+v", got)
 		}
-		h.Sh(t, "shocker-pull --fetch "+r.ref()+" >keep; shocker rmi $(shocker images -q)")
+		h.Sh(t, "shocker rmi $(shocker images -q)")
 		for _, edit := range []string{
 			"head -n 3 descriptors", "sed 1d descriptors", "sed -n 1,2p descriptors; sed -n 4p descriptors; sed -n 3p descriptors",
 			"cat descriptors; tail -n 1 descriptors", "echo nonsense", "true",

@@ -529,6 +529,11 @@ func TestOOM(t *testing.T) {
 			limit = filepath.Join(b.host.CgroupRoot, "ps_1/memory.max")
 		}
 		r := b.record("ps_1", nil, "sh", "-c", "x=x; while :; do x=$x$x; done")
+		if b.host.CgroupV2() {
+			if err := os.WriteFile(filepath.Join(b.host.CgroupRoot, "cgroup.subtree_control"), []byte("+memory"), 0); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if err := os.WriteFile(limit, []byte("8000000"), 0); err != nil {
 			t.Fatal(err)
 		}

@@ -110,9 +110,9 @@ func TestKilledAtEachEffect(t *testing.T) {
 	})
 }
 
-// TestParked: a record between two stages is somebody's, until gc is told
+// TestPipelineParked: a record between two stages is somebody's, until gc is told
 // otherwise; and each stage of a pasted pipeline may be killed.
-func TestParked(t *testing.T) {
+func TestPipelineParked(t *testing.T) {
 	on(t, func(t *testing.T, h *testkit.Host, image string) {
 		before := warmUp(t, h, image)
 		stages := []string{"shocker-spec " + image + " sleep 1000", "shocker-subvol up", "shocker-net up", "shocker-cg up"}

@@ -131,9 +131,9 @@ func TestDryRunIsPasteable(t *testing.T) {
 	})
 }
 
-// TestStages: each stage's check and down may be said twice, and down leaves
+// TestPipelineStages: each stage's check and down may be said twice, and down leaves
 // what was there before its up.
-func TestStages(t *testing.T) {
+func TestPipelineStages(t *testing.T) {
 	on(t, func(t *testing.T, h *testkit.Host, image string) {
 		start := warmUp(t, h, image)
 		ok(t, h.Sh(t, "shocker-spec "+image+" true >r0"))
@@ -155,9 +155,9 @@ func TestStages(t *testing.T) {
 	})
 }
 
-// TestEditedOnItsWay: a record changed with jq is run as changed, printed over
+// TestPipelineEdited: a record changed with jq is run as changed, printed over
 // many lines or not, and what no stage knows comes through.
-func TestEditedOnItsWay(t *testing.T) {
+func TestPipelineEdited(t *testing.T) {
 	on(t, func(t *testing.T, h *testkit.Host, image string) {
 		for _, jq := range []string{"jq -c", "jq"} {
 			got := ok(t, h.Sh(t, "shocker-spec "+image+` env | `+jq+` '.process.env += ["EDITED=yes"] | .unknown = {"x": 9007199254740991} | .linux.resources.memory.limit = 123456789' |
@@ -182,8 +182,8 @@ func TestEditedOnItsWay(t *testing.T) {
 	})
 }
 
-// TestTwentyRecords: each starts a container, and a bad one stops no other.
-func TestTwentyRecords(t *testing.T) {
+// TestPipelineOfTwenty: each starts a container, and a bad one stops no other.
+func TestPipelineOfTwenty(t *testing.T) {
 	on(t, func(t *testing.T, h *testkit.Host, image string) {
 		before := h.Start()
 		r := h.Sh(t, `{
@@ -209,8 +209,8 @@ func TestTwentyRecords(t *testing.T) {
 	})
 }
 
-// TestBadRecords: each is one clear line, the right status, and nothing left.
-func TestBadRecords(t *testing.T) {
+// TestPipelineOfBadRecords: each is one clear line, the right status, and nothing left.
+func TestPipelineOfBadRecords(t *testing.T) {
 	on(t, func(t *testing.T, h *testkit.Host, image string) {
 		before := warmUp(t, h, image)
 		for _, test := range []struct{ what, in, want string }{
@@ -232,8 +232,8 @@ func TestBadRecords(t *testing.T) {
 	})
 }
 
-// TestBrokenPipe: a stage whose record nobody takes undoes what it did.
-func TestBrokenPipe(t *testing.T) {
+// TestPipelineBroken: a stage whose record nobody takes undoes what it did.
+func TestPipelineBroken(t *testing.T) {
 	on(t, func(t *testing.T, h *testkit.Host, image string) {
 		warmUp(t, h, image)
 		ok(t, h.Sh(t, "shocker-spec "+image+" true >r0; shocker-subvol up <r0 >r1; shocker-net up <r1 >r2"))

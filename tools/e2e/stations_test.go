@@ -91,10 +91,10 @@ exec runc run --bundle "$bundle" "$id" <&3
 `,
 }
 
-// TestReplacedStation puts another's program in the place of each station in
+// TestPipelineReplacedStation puts another's program in the place of each station in
 // turn, by SHOCKER_PATH and in a pasted pipeline: the session still works,
 // files inside have the right owners, and nothing is left.
-func TestReplacedStation(t *testing.T) {
+func TestPipelineReplacedStation(t *testing.T) {
 	on(t, func(t *testing.T, h *testkit.Host, image string) {
 		testkit.Requires(t, "runc", "jq")
 		h.Bin(t)

@@ -169,7 +169,7 @@ func candidates(program string, env []string) []string {
 // candidates.
 func (b *builder) exec(p *specs.Process) []*spawn.Step {
 	args, env := b.Strings(p.Args), b.Strings(p.Env)
-	b.Unblock()
+	b.Signals()
 	var steps []*spawn.Step
 	all := candidates(p.Args[0], p.Env)
 	for i, path := range all {

@@ -1,0 +1,332 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"shocker.sh/lib/testkit"
+)
+
+// TestInside: what a program finds.
+func TestInside(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host, image string) {
+		for _, test := range []struct {
+			flags, command, want string
+			code                 int
+		}{
+			{"", "id", "uid=0(root) gid=0(root)\n", 0},
+			{"", "sh -c 'echo $HOME $PATH'", "/root /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n", 0},
+			{"", "'test $(hostname) = $HOSTNAME'", "", 0},
+			{"", "'echo one | tr o 0'", "0ne\n", 0},
+			{"", "'exit 9'", "", 9},
+			{"", "sh -c 'kill -TERM $$; sleep 10' ", "", 0},
+			{"-u 33", "id -u", "33\n", 0},
+			{"-u 33:44", "sh -c 'id -u; id -g; id -G'", "33\n44\n44\n", 0},
+			{"-w /tmp", "pwd", "/tmp\n", 0},
+			{"-w /made/for/it", "pwd", "/made/for/it\n", 0},
+			{"-e X=1 -e X=2", "sh -c 'echo $X'", "2\n", 0},
+			{"--hostname web", "sh -c 'hostname; cat /etc/hostname; grep -c web /etc/hosts'", "web\nweb\n1\n", 0},
+			{"--entrypoint /bin/echo", "a b", "a b\n", 0},
+			{"--network none", "sh -c 'ls /sys/class/net; ip -4 -o addr | wc -l'", "lo\n1\n", 0},
+			// Nothing of the host is written to.
+			{"", "sh -c 'touch /sys/x 2>/dev/null || echo no'", "no\n", 0},
+			{"", "sh -c 'echo 1 >/proc/sys/kernel/panic 2>/dev/null || echo no'", "no\n", 0},
+			{"", "sh -c 'cat /proc/kcore 2>/dev/null | wc -c'", "0\n", 0},
+			{"", "sh -c 'mknod /tmp/n c 1 3 2>/dev/null || echo no'", "no\n", 0},
+			{"", "sh -c 'mount -t tmpfs x /mnt 2>/dev/null || echo no'", "no\n", 0},
+			{"", "grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t1\n", 0},
+			{"", "grep CapEff /proc/self/status", "CapEff:\t00000000a80425fb\n", 0},
+			{"-u 33", "grep -e CapEff -e CapBnd /proc/self/status", "CapEff:\t0000000000000000\nCapBnd:\t00000000a80425fb\n", 0},
+			{"", "sh -c 'ls /proc/self/fd | wc -l'", "4\n", 0},
+			{"", "sh -c 'ulimit -n'", "", 0},
+			{"", "sh -c 'echo x >/dev/null; head -c 3 /dev/zero | wc -c; ls -d /dev/pts /dev/shm /dev/mqueue'", "3\n/dev/mqueue\n/dev/pts\n/dev/shm\n", 0},
+			// Port 80 is everybody's, as is ping.
+			{"-u 33", "sh -c 'nc -l -p 80 -w 1 </dev/null; echo $?' 2>&1 | tail -1", "1\n", 0},
+			{"", "cat", "", 0}, // stdin is /dev/null
+		} {
+			if strings.Contains(test.command, "ulimit") {
+				soft := ok(t, h.Sh(t, "ulimit -n"))
+				test.want = soft // as Go's runtime found it, not as it leaves it
+			}
+			r := h.Sh(t, "shocker run --rm "+test.flags+" "+image+" "+test.command)
+			if strings.Contains(test.command, "kill -TERM") {
+				continue // the first process of a pid namespace does not hear itself
+			}
+			if r.Code != test.code || r.Stdout != test.want {
+				t.Errorf("run %s %s: %+v; want %d, %q", test.flags, test.command, r, test.code, test.want)
+			}
+		}
+		if left := ids(t, h); len(left) != 0 {
+			t.Errorf("--rm left %q", left)
+		}
+	})
+}
+
+// TestImageConfig: Env, WorkingDir, User, Entrypoint and Cmd are honoured.
+func TestImageConfig(t *testing.T) {
+	testkit.Run(t, testkit.Options{}, func(t *testing.T, h *testkit.Host) {
+		t.Chdir(h.Dir)
+		push(t, h, h.Busybox(t), "configured:1", "--config.env FROM=image --config.env OTHER=image",
+			"--config.workingdir /var --config.user 12:34 --config.entrypoint /bin/sh --config.entrypoint -c",
+			`--config.cmd 'echo $FROM $OTHER; pwd; id -u; id -g'`)
+		ref := h.Registry(t) + "/configured:1"
+		h.Must(t, "pull", ref)
+		if got, want := h.Must(t, "run", "-e", "OTHER=asked", ref), "image asked\n/var\n12\n34\n"; got != want {
+			t.Errorf("the image's own program printed %q; want %q", got, want)
+		}
+		if got := h.Must(t, "run", "-u", "0", "-w", "/", ref, "pwd"); got != "/\n" {
+			t.Errorf("with flags in their place: %q", got)
+		}
+	})
+}
+
+// TestReaderGone: the program gets SIGPIPE when nobody reads any more.
+func TestReaderGone(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host, image string) {
+		began := time.Now()
+		if got := ok(t, h.Sh(t, "shocker run "+image+" yes | head -n 1")); got != "y\n" {
+			t.Errorf("head read %q", got)
+		}
+		if took := time.Since(began); took > testkit.Patience(10*time.Second) {
+			t.Errorf("it took %v to end", took)
+		}
+	})
+}
+
+// TestLogs: exactly the program's bytes.
+func TestLogs(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host, image string) {
+		for i, script := range []string{
+			`printf 'one\ntwo'`, `printf ''`, `printf '\n\n'`, `printf 'a\000b\r\n\377'`,
+			`yes 0123456789abcdef | head -c 300000`, `echo out; echo err >&2; printf end`,
+		} {
+			name := fmt.Sprint("c", i)
+			direct := h.Shocker(t, "run", "--name", name, image, "sh", "-c", script)
+			log := h.Shocker(t, "logs", name)
+			if log.Stdout != direct.Stdout || log.Stderr != direct.Stderr {
+				t.Errorf("%s: the log has %d and %d bytes, the program wrote %d and %d", script, len(log.Stdout), len(log.Stderr), len(direct.Stdout), len(direct.Stderr))
+			}
+		}
+		if got := h.Must(t, "logs", "--tail", "1", "c0"); got != "two" {
+			t.Errorf("logs --tail 1: %q", got)
+		}
+		if got := h.Must(t, "logs", "-t", "--tail", "1", "c0"); !strings.HasSuffix(got, " two") || !strings.HasPrefix(got, "20") {
+			t.Errorf("logs -t: %q", got)
+		}
+		h.Must(t, "run", "-d", "--name", "slow", image, "sh", "-c", "echo first; while [ ! -e /go ]; do sleep 0.1; done; echo last")
+		got := ok(t, h.Sh(t, "shocker logs -f slow >followed & shocker exec slow touch /go; wait; cat followed"))
+		if got != "first\nlast\n" {
+			t.Errorf("logs -f: %q", got)
+		}
+	})
+}
+
+// TestLife: detached, named, executed in, stopped, waited for, started again.
+func TestLife(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host, image string) {
+		id := strings.TrimSpace(h.Must(t, "run", "-d", "--name", "web", image, "sh", "-c", "trap 'exit 5' TERM; echo up; while :; do sleep 0.1; done"))
+		if list := h.Must(t, "ps", "-l"); !strings.Contains(list, "\trunning\t"+image+"\t") || !strings.Contains(list, "\t10.0.0.2\tweb\n") {
+			t.Errorf("ps -l: %s", list)
+		}
+		if r := h.Shocker(t, "run", "--name", "web", image, "true"); r.Code != 125 || !strings.Contains(r.Stderr, id) {
+			t.Errorf("the name again: %+v; want it refused, with the owner's id", r)
+		}
+		if r := h.Shocker(t, "exec", "-e", "A=b", "-w", "/tmp", "-u", "7", "web", "sh", "-c", "echo $A; pwd; id -u; exit 3"); r.Code != 3 || r.Stdout != "b\n/tmp\n7\n" {
+			t.Errorf("exec: %+v", r)
+		}
+		if got := ok(t, h.Sh(t, "echo in | shocker exec -i web cat")); got != "in\n" {
+			t.Errorf("exec -i: %q", got)
+		}
+		if got := h.Must(t, "exec", "web", "sh", "-c", "tr '\\0' ' ' </proc/1/cmdline; cat /proc/self/cgroup | cut -d: -f3 | sort -u"); !strings.HasPrefix(got, "sh -c trap") {
+			t.Errorf("exec sees %q", got)
+		}
+		if r := h.Shocker(t, "exec", "web", "nosuchprogram"); r.Code != 127 {
+			t.Errorf("exec of nothing: %+v; want 127", r)
+		}
+		if r := h.Shocker(t, "rm", "web"); r.Code != 1 || !strings.Contains(r.Stderr, "is running") {
+			t.Errorf("rm of a running one: %+v", r)
+		}
+		h.Must(t, "stop", "web")
+		if got := h.Must(t, "wait", "web"); got != "5\n" {
+			t.Errorf("wait: %q", got)
+		}
+		if r := h.Shocker(t, "exec", "web", "true"); r.Code != 1 || !strings.Contains(r.Stderr, fmt.Sprintf("Container '%s' exists but is not running", id)) {
+			t.Errorf("exec in a stopped one: %+v", r)
+		}
+		h.Must(t, "start", "web")
+		if got := h.Must(t, "exec", "web", "cat", "/etc/hostname"); got != id+"\n" {
+			t.Errorf("after start: %q", got)
+		}
+		if r := h.Shocker(t, "start", "web"); r.Code != 1 || !strings.Contains(r.Stderr, "is running") {
+			t.Errorf("start twice: %+v", r)
+		}
+		h.Must(t, "kill", "web")
+		if got := h.Must(t, "wait", "web"); got != "137\n" {
+			t.Errorf("wait after kill: %q", got)
+		}
+		h.Must(t, "run", "-d", "--name", "other", image, "sleep", "1000")
+		h.Must(t, "rm", "-f", "other", "web")
+		removeAll(t, h, h.Start(), "files")
+	})
+}
+
+// TestCommit: of a running container that writes, and in the place of an
+// image that containers were made from.
+func TestCommit(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host, image string) {
+		h.Must(t, "run", "-d", "--name", "writer", image, "sh", "-c", "i=0; while :; do i=$((i+1)); echo $i >/a; echo $i >/b; done")
+		testkit.Eventually(t, testkit.Patience(10*time.Second), func() error {
+			if r := h.Shocker(t, "exec", "writer", "cat", "/b"); r.Code != 0 || r.Stdout == "" {
+				return errors.New(r.Stderr)
+			}
+			return nil
+		})
+		out := h.Must(t, "commit", "writer")
+		made := strings.TrimSpace(strings.TrimPrefix(out, "Created: "))
+		got := strings.Fields(h.Must(t, "run", "--rm", made, "cat", "/a", "/b"))
+		if len(got) != 2 {
+			t.Errorf("the image has %q", got)
+		}
+		// It goes on afterwards.
+		testkit.Eventually(t, testkit.Patience(10*time.Second), func() error {
+			if now := strings.TrimSpace(h.Must(t, "exec", "writer", "cat", "/a")); now == got[0] || now == "" {
+				return fmt.Errorf("/a is still %q", now)
+			}
+			return nil
+		})
+		if r := h.Shocker(t, "rmi", image); r.Code != 1 || !strings.Contains(r.Stderr, "in use") {
+			t.Errorf("rmi of an image in use: %+v", r)
+		}
+	})
+}
+
+// TestTwentyAtOnce: no two commands get the same id or address.
+func TestTwentyAtOnce(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host, image string) {
+		out := ok(t, h.Sh(t, "for i in $(seq 20); do shocker run "+image+" sh -c 'hostname; ip -4 -o addr show eth0' & done; wait"))
+		var names, addresses []string
+		for f := range strings.FieldsSeq(out) {
+			if strings.HasPrefix(f, "ps_") {
+				names = append(names, f)
+			}
+			if strings.HasPrefix(f, "10.0.0.") && strings.HasSuffix(f, "/24") {
+				addresses = append(addresses, f)
+			}
+		}
+		slices.Sort(names)
+		if n := len(slices.Compact(names)); n != 20 {
+			t.Errorf("%d different ids; want 20", n)
+		}
+		if len(addresses) != 20 {
+			t.Errorf("%d addresses; want 20", len(addresses))
+		}
+		removeAll(t, h, h.Start(), "files")
+	})
+}
+
+// TestListings: what a program is called cannot break them.
+func TestListings(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host, image string) {
+		h.Must(t, "run", image, "printf", "a\tb\nc\x1b[31m")
+		id := ids(t, h)[0]
+		if got, want := h.Must(t, "ps"), "CONTAINER_ID\tCOMMAND\n"+id+"\tprintf a\\tb\\nc\\x1b[31m\n"; got != want {
+			t.Errorf("ps: %q; want %q", got, want)
+		}
+		got := ok(t, h.Sh(t, "shocker ps --json | jq -r '.id, .args[1], .status, .exitStatus'"))
+		if want := id + "\na\tb\nc\x1b[31m\nexited\n0\n"; got != want {
+			t.Errorf("ps --json: %q; want %q", got, want)
+		}
+		if got := ok(t, h.Sh(t, "shocker images -q; shocker images --json | jq -r .id; shocker inspect "+image+" | jq -r .id; shocker inspect "+id+" | jq -r .id,.record.hostname")); got != strings.Repeat(image+"\n", 3)+id+"\n"+id+"\n" {
+			t.Errorf("ids: %q", got)
+		}
+		if got := h.Must(t, "ps", "-l"); !strings.HasPrefix(got, "CONTAINER_ID\tCOMMAND\tSTATUS\tIMAGE\tCREATED\tADDRESS\tNAME\n") {
+			t.Errorf("ps -l: %q", got)
+		}
+	})
+}
+
+// TestBadInput: each is one clear line and the right status, and leaves
+// nothing.
+func TestBadInput(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host, image string) {
+		before := warmUp(t, h, image)
+		h.Bin(t)
+		for _, test := range []struct {
+			command string
+			code    int
+			want    string
+		}{
+			{"shocker run nosuch true", 125, "No image named 'nosuch' exists"},
+			{"shocker run img_1 true", 125, "No image named 'img_1' exists"},
+			{"shocker commit ps_1 " + image, 1, "No container named 'ps_1' exists"},
+			{"shocker rmi img_1", 1, "No image named 'img_1' exists"},
+			{"shocker rm ps_1", 1, "No container named 'ps_1' exists"},
+			{"shocker logs ../../etc", 1, "No container named '../../etc' exists"},
+			{"shocker exec ps_1 true", 1, "No container named 'ps_1' exists"},
+			{"shocker stop ps_1", 1, "No container named 'ps_1' exists"},
+			{"shocker inspect nosuch", 1, "No container named 'nosuch' exists"},
+			{"shocker run --rm " + image + " nosuchprogram", 127, "nosuchprogram"},
+			{"shocker run --rm " + image + " /etc/passwd", 126, "/etc/passwd"},
+			{"shocker run --rm " + image + " /etc", 126, "/etc"},
+			{"shocker run -u nobody2 " + image + " true", 125, "no such user in the image"},
+			{"shocker run -u 4294967296 " + image + " true", 125, "4294967296"},
+			{"shocker run --name ps_5 " + image + " true", 125, "looks like an id"},
+			{"shocker run --name a/b " + image + " true", 125, "a/b"},
+			{"shocker run --nosuchflag " + image, 2, "nosuchflag"},
+			{"shocker run", 2, "an image is missing"},
+			{"shocker run --network moon " + image + " true", 2, "moon"},
+			{"shocker run --userns moon " + image + " true", 2, "moon"},
+			{"shocker nosuchverb", 2, "nosuchverb"},
+			{"shocker init /nowhere", 1, "/nowhere"},
+			{"shocker init", 2, "directory"},
+			{"shocker-net up --network host extra", 2, "extra"},
+			{"shocker-run --record /nowhere", 125, "/nowhere"},
+			{"SHOCKER_SUBNET=10.0.0.0/33 shocker run " + image + " true", 125, "SHOCKER_SUBNET"},
+			{"setpriv --reuid 65534 --regid 65534 --clear-groups shocker ps", 1, "must be run as root"},
+			{"setpriv --reuid 65534 --regid 65534 --clear-groups shocker run " + image + " true", 1, "must be run as root"},
+			{"SHOCKER_ROOT=$TMPDIR/s SHOCKER_STORE_SIZE=600000000 PATH=$(dirname $(command -v shocker)) shocker images", 0, ""},
+		} {
+			r := h.Sh(t, "chmod 755 . .. 2>/dev/null; "+test.command)
+			if strings.Contains(test.command, "SHOCKER_STORE_SIZE") {
+				ok(t, h.Sh(t, "umount $TMPDIR/s; rm -rf $TMPDIR/s $TMPDIR/s.btrfs"))
+				continue
+			}
+			if r.Code != test.code && test.code != 1 || r.Code == 0 || r.Stdout != "" || strings.Count(r.Stderr, "\n") != 1 || !strings.Contains(r.Stderr, test.want) {
+				t.Errorf("%s: %+v; want status %d and one line with %q", test.command, r, test.code, test.want)
+			}
+		}
+		h.Settle(t, before, "files")
+	})
+}
+
+// TestFullStore: a clear error, and the store can be used again.
+func TestFullStore(t *testing.T) {
+	testkit.Run(t, testkit.Options{StoreSize: 300 << 20}, func(t *testing.T, h *testkit.Host) {
+		t.Chdir(h.Dir)
+		image := initImage(t, h)
+		big := h.Dir + "/big"
+		if err := os.Mkdir(big, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		ok(t, h.Sh(t, "head -c 400000000 /dev/urandom >big/file"))
+		r := h.Shocker(t, "init", big)
+		if r.Code != 1 || r.Stdout != "" || !strings.Contains(r.Stderr, "no space left on device") {
+			t.Errorf("init of more than fits: %+v", r)
+		}
+		// btrfs frees what was deleted when it has committed that.
+		testkit.Eventually(t, testkit.Patience(time.Minute), func() error {
+			if r := h.Shocker(t, "run", "--rm", image, "echo", "still"); r.Stdout != "still\n" {
+				return errors.New(r.Stderr)
+			}
+			return nil
+		})
+		if got := h.Must(t, "images", "-q"); got != image+"\n" {
+			t.Errorf("the images are %q", got)
+		}
+	})
+}
