@@ -5,7 +5,6 @@ import (
 	"os"
 	"sync"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
@@ -14,63 +13,72 @@ import (
 	"shocker.sh/lib/store"
 	"shocker.sh/shocker-pull/internal/fetch"
 	"shocker.sh/shocker-pull/internal/registry"
+	"shocker.sh/shocker-pull/unpack"
 )
-
-type reference = name.Reference
 
 // ahead is how many layers are downloaded at once. They are unpacked one
 // after the other, so more would only fill the disk earlier.
 const ahead = 3
 
-// layers fetches the layers, some at once, and emits them in their order.
-// One that appears twice is fetched once.
-func layers(ctx context.Context, st *store.Store, c *registry.Client, all []ispec.Descriptor, talk *os.File, emit func(ispec.Descriptor) error) error {
+// layers fetches the layers, some at once, and emits them in their order: if
+// early is asked for at once, to be read as they come, else each once it is
+// whole. It returns when all are. One that appears twice is fetched once.
+func layers(ctx context.Context, st *store.Store, c *registry.Client, all []ispec.Descriptor, early bool, talk *os.File, emit func(unpack.Blob) error) (retErr error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	bars := newBars(talk)
 	defer bars.wait()
 	var running sync.WaitGroup
 	defer running.Wait()
-	defer cancel(nil)
+	defer func() { cancel(retErr) }()
 
-	type result struct {
-		done chan struct{}
-		err  error
-	}
-	results := make(map[string]*result)
-	slots := make(chan struct{}, ahead)
-	order := make([]*result, len(all))
-	for i, d := range all {
+	downloads := make(map[string]*fetch.Download)
+	var queue []func()
+	for _, d := range all {
 		key := d.Digest.String()
-		if r, ok := results[key]; ok {
-			order[i] = r
+		if downloads[key] != nil {
 			continue
 		}
-		r := &result{done: make(chan struct{})}
-		results[key], order[i] = r, r
+		dl := fetch.NewDownload(st, d)
+		downloads[key] = dl
 		progress := bars.add(d)
-		running.Go(func() {
-			defer close(r.done)
-			select {
-			case slots <- struct{}{}:
-				defer func() { <-slots }()
-			case <-ctx.Done():
-				r.err = context.Cause(ctx)
-				return
-			}
-			r.err = fetch.Blob(ctx, st, c, d, progress)
-		})
+		queue = append(queue, func() { dl.Run(ctx, c, progress) })
 	}
-	for i, d := range all {
-		<-order[i].done
-		if err := order[i].err; err != nil {
-			cancel(err)
+	running.Go(func() { inOrder(queue, &running) })
+	send := func(d ispec.Descriptor) error {
+		b := unpack.Blob{Descriptor: d}
+		dl := downloads[d.Digest.String()]
+		if !early {
+			if err := dl.Wait(); err != nil {
+				return err
+			}
+		} else if !dl.Whole() {
+			b.Open = dl.Open
+		}
+		return emit(b)
+	}
+	for _, d := range all {
+		if err := send(d); err != nil {
 			return err
 		}
-		if err := emit(d); err != nil {
+	}
+	for _, d := range all {
+		if err := downloads[d.Digest.String()].Wait(); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// inOrder starts the downloads, the first ones first.
+func inOrder(queue []func(), running *sync.WaitGroup) {
+	slots := make(chan struct{}, ahead)
+	for _, run := range queue {
+		slots <- struct{}{}
+		running.Go(func() {
+			defer func() { <-slots }()
+			run()
+		})
+	}
 }
 
 // bars shows progress on a terminal, and nothing elsewhere.

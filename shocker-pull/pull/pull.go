@@ -74,7 +74,8 @@ func run(c *cli.Context) error {
 	if c.Bool("fetch") {
 		defer stage.CatchPipe()()
 		enc := json.NewEncoder(streams.Out)
-		return get(c.Context, st, ref, source, true, streams.Err, func(d ispec.Descriptor) error { return enc.Encode(d) })
+		g := &getter{st: st, ref: ref, source: source, all: true, talk: streams.Err}
+		return g.get(c.Context, func(b unpack.Blob) error { return enc.Encode(b.Descriptor) })
 	}
 	// A digest says all: the registry need not be asked.
 	if img, err := unpack.Present(st, source, ref.Identifier()); err != nil {
@@ -82,25 +83,31 @@ func run(c *cli.Context) error {
 	} else if img != nil {
 		return unpack.Tell(streams.Out, img)
 	}
-	from := fetcher(func(ctx context.Context, emit func(ispec.Descriptor) error) error {
-		return get(ctx, st, ref, source, false, streams.Err, emit)
-	})
-	program, err := host.Resolve(Name)
+	theirPull, err := host.Resolve(Name)
 	if err != nil {
 		return err
 	}
-	if program != "" {
-		from = foreign(program, source, streams)
+	theirUnpack, err := host.Resolve(unpack.Name)
+	if err != nil {
+		return err
 	}
-	return compose(c.Context, host, st, from, streams)
+	g := &getter{st: st, ref: ref, source: source, early: theirUnpack == "", talk: streams.Err}
+	from := g.get
+	if theirPull != "" {
+		from = foreign(theirPull, source, streams)
+	}
+	if theirUnpack != "" {
+		return feed(c.Context, theirUnpack, from, streams)
+	}
+	return compose(c.Context, st, from, streams)
 }
 
-// fetcher calls emit with each descriptor once its blob is whole.
-type fetcher func(ctx context.Context, emit func(ispec.Descriptor) error) error
+// fetcher calls emit with each blob, in the order of the manifest.
+type fetcher func(ctx context.Context, emit func(unpack.Blob) error) error
 
 // foreign is another's shocker-pull.
 func foreign(program, source string, streams applet.IO) fetcher {
-	return func(ctx context.Context, emit func(ispec.Descriptor) error) error {
+	return func(ctx context.Context, emit func(unpack.Blob) error) error {
 		cmd := exec.CommandContext(ctx, program, "--fetch", source)
 		cmd.Args[0] = Name
 		cmd.Stderr = streams.Err
@@ -111,11 +118,11 @@ func foreign(program, source string, streams applet.IO) fetcher {
 		if err != nil {
 			return err
 		}
-		next := unpack.Lines(out)
-		d, err := next()
+		next := unpack.Lines(ctx, out)
+		b, err := next()
 		for err == nil {
-			if err = emit(*d); err == nil {
-				d, err = next()
+			if err = emit(*b); err == nil {
+				b, err = next()
 			}
 		}
 		if errors.Is(err, io.EOF) {
@@ -136,24 +143,17 @@ type errExists struct{ img *unpack.Image }
 func (e *errExists) Error() string { return "image " + e.img.ID + " exists" }
 
 // compose fetches and unpacks at the same time.
-func compose(ctx context.Context, host stage.Host, st *store.Store, from fetcher, streams applet.IO) error {
-	program, err := host.Resolve(unpack.Name)
-	if err != nil {
-		return err
-	}
-	if program != "" {
-		return feed(ctx, program, from, streams)
-	}
+func compose(ctx context.Context, st *store.Store, from fetcher, streams applet.IO) error {
 	// Either side's error ends the other one too.
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	descriptors := make(chan ispec.Descriptor, 64)
+	blobs := make(chan unpack.Blob, 64)
 	fetched := make(chan error, 1)
 	go func() {
-		defer close(descriptors)
-		err := from(ctx, func(d ispec.Descriptor) error {
+		defer close(blobs)
+		err := from(ctx, func(b unpack.Blob) error {
 			select {
-			case descriptors <- d:
+			case blobs <- b:
 				return nil
 			case <-ctx.Done():
 				return context.Cause(ctx)
@@ -164,17 +164,17 @@ func compose(ctx context.Context, host stage.Host, st *store.Store, from fetcher
 		}
 		fetched <- err
 	}()
-	img, unpackErr := unpack.Make(ctx, st, func() (*ispec.Descriptor, error) {
-		d, ok := <-descriptors
+	img, unpackErr := unpack.Make(ctx, st, func() (*unpack.Blob, error) {
+		b, ok := <-blobs
 		if !ok {
 			return nil, io.EOF
 		}
-		return &d, nil
+		return &b, nil
 	})
 	if unpackErr != nil {
 		cancel(unpackErr)
 	}
-	err = <-fetched
+	err := <-fetched
 	var there *errExists
 	switch {
 	case errors.As(err, &there):
@@ -201,7 +201,7 @@ func feed(ctx context.Context, program string, from fetcher, streams applet.IO) 
 		return errors.Join(err, w.Close())
 	}
 	enc := json.NewEncoder(w)
-	err = from(ctx, func(d ispec.Descriptor) error { return enc.Encode(d) })
+	err = from(ctx, func(b unpack.Blob) error { return enc.Encode(b.Descriptor) })
 	w.Close() // the end of its input; a write error was seen by Encode
 	waitErr := cmd.Wait()
 	var there *errExists
@@ -214,11 +214,21 @@ func feed(ctx context.Context, program string, from fetcher, streams applet.IO) 
 	return err
 }
 
-// get fetches what is missing and calls emit with each descriptor once its
-// blob is whole, in the order of the manifest. Unless all are wanted, it ends
-// with errExists if there is an image of them.
-func get(ctx context.Context, st *store.Store, ref reference, source string, all bool, talk *os.File, emit func(ispec.Descriptor) error) error {
-	client, err := registry.Open(ctx, ref)
+// getter gets an image from a registry.
+type getter struct {
+	st     *store.Store
+	ref    registry.Reference
+	source string // the reference as it was written
+	all    bool   // also if there is an image of it
+	early  bool   // emit layers before they are whole
+	talk   *os.File
+}
+
+// get fetches what is missing and calls emit with each blob in the order of
+// the manifest. Unless all are wanted, it ends with errExists if there is an
+// image of them.
+func (g *getter) get(ctx context.Context, emit func(unpack.Blob) error) error {
+	client, err := registry.Open(ctx, g.ref)
 	if err != nil {
 		return err
 	}
@@ -226,8 +236,8 @@ func get(ctx context.Context, st *store.Store, ref reference, source string, all
 	if err != nil {
 		return err
 	}
-	if !all {
-		there, err := unpack.Present(st, source, img.Descriptor.Digest.String())
+	if !g.all {
+		there, err := unpack.Present(g.st, g.source, img.Descriptor.Digest.String())
 		if err != nil {
 			return err
 		}
@@ -235,19 +245,24 @@ func get(ctx context.Context, st *store.Store, ref reference, source string, all
 			return &errExists{there}
 		}
 	}
-	config := img.Manifest.Config
-	if err := fetch.Put(st, config.Digest, img.ConfigData); err != nil {
+	m := &img.Manifest
+	config, err := fetch.Document(g.st, m.Config, func() ([]byte, error) { return client.Config(ctx, m.Config) })
+	if err != nil {
 		return err
 	}
-	if err := fetch.Put(st, img.Descriptor.Digest, img.Data); err != nil {
+	if err := client.CheckConfig(config, m); err != nil {
+		return err
+	}
+	_, err = fetch.Document(g.st, img.Descriptor, func() ([]byte, error) { return img.Data, nil })
+	if err != nil {
 		return err
 	}
 	manifest := img.Descriptor
-	manifest.Annotations = map[string]string{ispec.AnnotationRefName: source}
-	for _, d := range []ispec.Descriptor{manifest, config} {
-		if err := emit(d); err != nil {
+	manifest.Annotations = map[string]string{ispec.AnnotationRefName: g.source}
+	for _, d := range []ispec.Descriptor{manifest, m.Config} {
+		if err := emit(unpack.Blob{Descriptor: d}); err != nil {
 			return err
 		}
 	}
-	return layers(ctx, st, client, img.Manifest.Layers, talk, emit)
+	return layers(ctx, g.st, client, m.Layers, g.early, g.talk, emit)
 }

@@ -34,6 +34,9 @@ func nothing(t *testing.T, h *testkit.Host) {
 }
 
 func TestBadRegistry(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits for what does not come")
+	}
 	testkit.Run(t, testkit.Options{}, func(t *testing.T, h *testkit.Host) {
 		h.Must(t, "images") // makes the store
 		setenv(t, "SHOCKER_TIMEOUT", "0.5")
@@ -334,11 +337,11 @@ func TestTwoPullsAtOnce(t *testing.T) {
 func TestInterrupt(t *testing.T) {
 	testkit.Run(t, testkit.Options{}, func(t *testing.T, h *testkit.Host) {
 		h.Must(t, "images")
-		for _, what := range []string{"/v2/", "/manifests/", "/blobs/"} {
+		for _, what := range []string{"/manifests/", "/blobs/"} {
 			r := serve(t, "one")
 			asked := make(chan bool, 100)
 			r.bend = func(w http.ResponseWriter, req *http.Request) bool {
-				if !strings.Contains(req.URL.Path, what) || what == "/v2/" && req.URL.Path != what {
+				if !strings.Contains(req.URL.Path, what) {
 					return false
 				}
 				asked <- true

@@ -68,7 +68,7 @@ var Applet = applet.Command(&cli.Command{
 			return err
 		}
 		defer release()
-		img, err := Make(c.Context, st, Lines(streams.In))
+		img, err := Make(c.Context, st, Lines(c.Context, streams.In))
 		if err != nil {
 			return err
 		}
@@ -105,26 +105,66 @@ func Present(st *store.Store, source, digest string) (*Image, error) {
 	return nil, err
 }
 
-// Next returns one descriptor after another, and io.EOF at the end.
-type Next func() (*ispec.Descriptor, error)
+// Blob is a blob in the store, or one on its way there.
+type Blob struct {
+	ispec.Descriptor
+	// Open reads a blob on its way. Its end says that the blob is in the
+	// store and has its digest. Nil: it is there.
+	Open func(context.Context) (io.ReadCloser, error)
+}
+
+// Next returns one blob after another, and io.EOF at the end.
+type Next func() (*Blob, error)
 
 // Lines reads descriptors from a stream, one a line.
-func Lines(r io.Reader) Next {
+func Lines(ctx context.Context, r io.Reader) Next {
+	type line struct {
+		blob *Blob
+		err  error
+	}
+	lines := make(chan line)
+	// A read of a pipe or terminal cannot be interrupted, only left alone.
+	go func() {
+		next := descriptors(r)
+		for {
+			b, err := next()
+			select {
+			case lines <- line{b, err}:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return func() (*Blob, error) {
+		select {
+		case l := <-lines:
+			return l.blob, l.err
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+func descriptors(r io.Reader) Next {
 	scan := bufio.NewScanner(r)
 	scan.Buffer(nil, 8<<20)
-	return func() (*ispec.Descriptor, error) {
+	return func() (*Blob, error) {
 		for scan.Scan() {
 			if len(bytes.TrimSpace(scan.Bytes())) == 0 {
 				continue
 			}
-			d := &ispec.Descriptor{}
-			if err := json.Unmarshal(scan.Bytes(), d); err != nil {
+			b := &Blob{}
+			err := json.Unmarshal(scan.Bytes(), &b.Descriptor)
+			if err == nil {
+				err = b.Digest.Validate()
+			}
+			if err != nil {
 				return nil, fmt.Errorf("%w: %w", ErrDescriptor, err)
 			}
-			if err := d.Digest.Validate(); err != nil {
-				return nil, fmt.Errorf("%w: %w", ErrDescriptor, err)
-			}
-			return d, nil
+			return b, nil
 		}
 		if err := scan.Err(); err != nil {
 			return nil, err
@@ -135,15 +175,15 @@ func Lines(r io.Reader) Next {
 
 // Make makes an image. Layers that came whole stay, whatever comes after.
 func Make(ctx context.Context, st *store.Store, next Next) (*Image, error) {
-	must := func() (*ispec.Descriptor, error) {
-		d, err := next()
+	must := func() (*Blob, error) {
+		b, err := next()
 		if errors.Is(err, io.EOF) {
 			err = ErrIncomplete
 		}
-		if err == nil && ctx.Err() != nil {
+		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return d, err
+		return b, err
 	}
 	top, err := must()
 	if err != nil {
@@ -169,12 +209,12 @@ func Make(ctx context.Context, st *store.Store, next Next) (*Image, error) {
 		return nil, err
 	}
 	for i, want := range manifest.Layers {
-		d, err := must()
+		b, err := must()
 		if err != nil {
 			return nil, err
 		}
-		if d.Digest != want.Digest {
-			return nil, fmt.Errorf("%w: %s, where layer %s has to come", ErrDescriptor, d.Digest, want.Digest)
+		if b.Digest != want.Digest {
+			return nil, fmt.Errorf("%w: %s, where layer %s has to come", ErrDescriptor, b.Digest, want.Digest)
 		}
 		chain := identity.ChainID(diffIDs[:i+1])
 		name := chain.Algorithm().String() + "-" + chain.Encoded()
@@ -182,7 +222,7 @@ func Make(ctx context.Context, st *store.Store, next Next) (*Image, error) {
 		if i > 0 {
 			below = img.Layers[i-1]
 		}
-		if err := layer(ctx, st, want, diffIDs[i], below, name); err != nil {
+		if err := layer(ctx, st, b, diffIDs[i], below, name); err != nil {
 			return nil, fmt.Errorf("layer %s: %w", want.Digest, err)
 		}
 		img.Layers = append(img.Layers, name)
@@ -193,7 +233,7 @@ func Make(ctx context.Context, st *store.Store, next Next) (*Image, error) {
 	if there, err := Present(st, img.Source, img.Digest); there != nil || err != nil {
 		return there, err
 	}
-	return &Image{Image: img}, finish(st, img, top)
+	return &Image{Image: img}, finish(st, img, &top.Descriptor)
 }
 
 // check refuses what cannot be an image that we run.
@@ -251,7 +291,7 @@ func document(st *store.Store, d digest.Digest, v any) error {
 
 // layer makes the layer of that name, unless it is there: what lies below it,
 // and on top of that the blob.
-func layer(ctx context.Context, st *store.Store, d ispec.Descriptor, diffID digest.Digest, below, name string) (retErr error) {
+func layer(ctx context.Context, st *store.Store, b *Blob, diffID digest.Digest, below, name string) (retErr error) {
 	if _, err := btrfs.UUID(st.Layer(name)); err == nil {
 		return nil
 	}
@@ -262,35 +302,66 @@ func layer(ctx context.Context, st *store.Store, d ispec.Descriptor, diffID dige
 	defer func() { retErr = errors.Join(retErr, done()) }()
 	path := filepath.Join(temp, "layer")
 	if below == "" {
-		err = btrfs.Create(path)
+		if err = btrfs.Create(path); err == nil {
+			err = os.Chmod(path, 0o755)
+		}
 	} else {
 		err = btrfs.Snapshot(st.Layer(below), path, false)
 	}
 	if err != nil {
 		return err
 	}
-	if below == "" {
-		if err := os.Chmod(path, 0o755); err != nil {
-			return err
-		}
-	}
 	root, err := sys.OpenDir(path)
 	if err != nil {
 		return err
 	}
 	defer func() { retErr = errors.Join(retErr, root.Close()) }()
-	blob, err := os.Open(st.Blob(d.Digest))
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrBlob, err)
+	if b.Open != nil {
+		err = fromDownload(ctx, b, diffID, root)
+	} else {
+		err = fromStore(ctx, st.Blob(b.Digest), b.Digest, diffID, root)
 	}
-	defer blob.Close()
-	if err := apply(ctx, blob, d.Digest, diffID, root); err != nil {
+	if err != nil {
 		return err
 	}
 	if err := st.PutLayer(path, name); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return nil
+}
+
+// fromDownload unpacks a blob whose digest its reader checks.
+func fromDownload(ctx context.Context, b *Blob, diffID digest.Digest, root *os.File) error {
+	reading, abort := context.WithCancel(ctx)
+	defer abort()
+	r, err := b.Open(reading)
+	if err != nil {
+		return err
+	}
+	return errors.Join(apply(ctx, r, abort, diffID, root), r.Close())
+}
+
+// fromStore unpacks a blob of the store. One that has not its digest is
+// removed, so that the next pull fetches it again.
+func fromStore(ctx context.Context, path string, want, diffID digest.Digest, root *os.File) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrBlob, err)
+	}
+	defer f.Close()
+	r := &hashed{r: f, h: want.Algorithm().Hash()}
+	err = apply(ctx, r, func() {}, diffID, root)
+	if err != nil && ctx.Err() != nil {
+		return err
+	}
+	// Content that went bad is the cause of whatever else went wrong.
+	if _, readErr := io.Copy(io.Discard, r); readErr != nil {
+		return errors.Join(err, readErr)
+	}
+	if got := digest.NewDigest(want.Algorithm(), r.h); got != want {
+		return errors.Join(fmt.Errorf("%w, but %s; it is removed: pull again", ErrBlob, got), os.Remove(path))
+	}
+	return err
 }
 
 // limits are those of a layer; SHOCKER_LAYER_LIMIT is its size in bytes.

@@ -19,4 +19,10 @@ var (
 	ErrManifest = errors.New("not a manifest of an image")
 	// ErrDigest is content that is not what its digest says.
 	ErrDigest = errors.New("the content does not have its digest")
+	// ErrSize is content of another size than its descriptor says.
+	ErrSize = errors.New("the content does not have its size")
+	// ErrPlain is a request that would go over a network unencrypted.
+	ErrPlain = errors.New("plain http is only spoken to a registry on this machine")
+	// ErrRedirect is a redirect that is not followed.
+	ErrRedirect = errors.New("the registry's redirects are refused")
 )
