@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	digest "github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -100,13 +101,15 @@ func (s *Store) sweepBlobs(images []*Image) error {
 			keep[l.Digest] = true
 		}
 	}
-	blobs := filepath.Join(s.OCI(), "blobs")
-	return filepath.WalkDir(blobs, func(path string, e fs.DirEntry, err error) error {
+	return filepath.WalkDir(s.OCI(), func(path string, e fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		if err != nil || e.IsDir() {
 			return err
+		}
+		if strings.HasPrefix(e.Name(), ".new-") {
+			return os.Remove(path) // of a command that was killed
 		}
 		algorithm := filepath.Base(filepath.Dir(path))
 		d := digest.NewDigestFromEncoded(digest.Algorithm(algorithm), e.Name())

@@ -5,6 +5,7 @@ package sys
 import (
 	"errors"
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -119,19 +120,21 @@ func WriteFile(path string, data []byte, mode os.FileMode, sync bool) (retErr er
 }
 
 // Claim makes the file path with its content in one step, or fails with
-// fs.ErrExist: of several that claim it at once one gets it, and nobody sees
-// it without the content.
+// fs.ErrExist: of several that claim it at once one gets it, nobody sees it
+// without the content, and a kill leaves nothing (O_TMPFILE, open(2)).
 func Claim(path, content string) error {
-	f, err := os.CreateTemp(dir(path), ".new-*")
+	f, err := os.OpenFile(dir(path), unix.O_TMPFILE|unix.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = f.WriteString(content)
-	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = os.Link(f.Name(), path)
+		from := "/proc/self/fd/" + strconv.Itoa(int(f.Fd()))
+		if err = unix.Linkat(unix.AT_FDCWD, from, unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW); err != nil {
+			err = &os.PathError{Op: "claim", Path: path, Err: err}
+		}
 	}
-	return errors.Join(err, os.Remove(f.Name()))
+	return errors.Join(err, f.Close())
 }
 
 func dir(path string) string {

@@ -59,7 +59,7 @@ func TestRunIsItsPipeline(t *testing.T) {
 		if err := os.Setenv("FROM_OUTSIDE", "outside"); err != nil {
 			t.Fatal(err)
 		}
-		for _, test := range []struct{ flags, command string }{
+		for i, test := range []struct{ flags, command string }{
 			{"", "echo hello"},
 			{"", "sh -c 'exit 7'"},
 			{"", "'echo one; echo two >&2 | cat'"},
@@ -85,6 +85,9 @@ func TestRunIsItsPipeline(t *testing.T) {
 			{"--rm", "sh -c 'exit 3'"},
 			{"-d", "sleep 1000"},
 		} {
+			if testing.Short() && i%6 != 0 {
+				continue // each of them takes long on an emulated machine
+			}
 			args := strings.TrimSpace(test.flags + " " + image + " " + test.command)
 			line := ok(t, h.Sh(t, "shocker run -n "+args))
 			composed := leave(t, h, "echo input | shocker run "+args)
@@ -114,6 +117,9 @@ func group(line string) string { return "{ " + strings.TrimSpace(line) + "; }" }
 // TestDryRunIsPasteable: what a flag or an argument holds comes through the
 // shell as it is.
 func TestDryRunIsPasteable(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it asks nothing of the kernel")
+	}
 	on(t, func(t *testing.T, h *testkit.Host, image string) {
 		for _, arg := range []string{"a b", `it's`, `$HOME`, "`id`", `"`, `\`, "*", "", "-x", "a\tb", "ü", "#", "~", "a\nb"} {
 			r := h.Shocker(t, "run", "-n", "-e", "A="+arg, image, "printf", "%s|", arg, "end")
@@ -247,7 +253,7 @@ func TestPipelineBroken(t *testing.T) {
 			if r.Code != 1 || !strings.Contains(r.Stderr, "broken pipe") {
 				t.Errorf("%s: %+v; want it to see the broken pipe", s, r)
 			}
-			h.Settle(t, before, "files")
+			h.Settle(t, before, "files", "links", "addresses")
 		}
 	})
 }
