@@ -1,6 +1,7 @@
 package container
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -15,9 +16,10 @@ import (
 	"shocker.sh/tools/internal/porcelain"
 )
 
-// Rm returns the command that removes containers, and images. teardown takes
+// Rm returns the command that removes containers, and images. kill ends a
+// container and returns when its supervisor has done its part; teardown takes
 // the network of the host away when no container is left.
-func Rm(teardown func(stage.Host) error) *cli.Command {
+func Rm(kill func(ctx context.Context, host stage.Host, id string) error, teardown func(stage.Host) error) *cli.Command {
 	return &cli.Command{
 		Name:      "rm",
 		Usage:     "remove containers, or images by their id",
@@ -34,14 +36,14 @@ func Rm(teardown func(stage.Host) error) *cli.Command {
 				if strings.HasPrefix(called, "img_") {
 					return image.Remove(c, host, st, called)
 				}
-				return remove(c, host, st, called)
+				return remove(c, host, st, called, kill)
 			})
 			return errors.Join(err, Idle(host, st, teardown))
 		},
 	}
 }
 
-func remove(c *cli.Context, host stage.Host, st *store.Store, called string) (retErr error) {
+func remove(c *cli.Context, host stage.Host, st *store.Store, called string, kill func(context.Context, stage.Host, string) error) error {
 	id, err := st.FindContainer(called)
 	if err != nil {
 		return err
@@ -62,7 +64,12 @@ func remove(c *cli.Context, host stage.Host, st *store.Store, called string) (re
 	if live && !c.Bool("force") {
 		return fmt.Errorf("container %s: another command is at work on it", id)
 	}
-	// The undo of the cgroup kills what runs in it.
+	if running {
+		if err := kill(c.Context, host, id); err != nil {
+			return err
+		}
+	}
+	// The undo of the cgroup kills what is still in it.
 	if err := container.Remove(host, st, id); err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func main() {
 			applet.Command(runtime.KillCommand()),
 			applet.Command(runtime.WaitCommand()),
 			applet.Command(image.Commit(freeze)),
-			applet.Command(container.Rm(net.Teardown)),
+			applet.Command(container.Rm(kill, net.Teardown)),
 			applet.Command(image.Rmi),
 			applet.Command(container.Inspect),
 			applet.Command(system.Gc(net.Teardown)),

@@ -56,6 +56,22 @@ func start(c *cli.Context, host stage.Host, r *record.Record, attach bool, start
 	return &applet.ExitError{Code: code, Err: err}
 }
 
+// kill ends a container. Another's last stage left us no process to signal:
+// then the undo of its cgroup does.
+func kill(ctx context.Context, host stage.Host, id string) error {
+	if err := run.Signal(host, id, unix.SIGKILL); err != nil {
+		if errors.Is(err, run.ErrNotRunning) {
+			return nil
+		}
+		return err
+	}
+	// How it ended does not matter, nor that --rm has removed it.
+	if _, err := run.Wait(ctx, host, id); err != nil && ctx.Err() != nil {
+		return err
+	}
+	return nil
+}
+
 // freeze stops a container's processes for a snapshot.
 func freeze(host stage.Host, r *record.Record) (thaw func() error, err error) {
 	group, err := cg.Of(host, r)
