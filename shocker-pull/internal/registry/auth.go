@@ -113,6 +113,9 @@ func (a *authorizer) token(ctx context.Context, c challenge, creds types.AuthCon
 	if err != nil || realm.Host == "" {
 		return "", fmt.Errorf("the registry names no token server, but %q", c.params["realm"])
 	}
+	if strings.HasPrefix(a.home, "https:") && realm.Scheme != "https" {
+		return "", fmt.Errorf("the registry names a token server without TLS, %s: refused", origin(realm))
+	}
 	defer func() {
 		if retErr != nil {
 			retErr = fmt.Errorf("token from %s: %w", origin(realm), retErr)
