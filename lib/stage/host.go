@@ -23,14 +23,23 @@ type Host struct {
 // SHOCKER_SUBNET, SHOCKER_BRIDGE and SHOCKER_PATH, each with its default.
 func FromEnv() Host {
 	return Host{
-		Store:        filepath.Clean(cmp.Or(os.Getenv("SHOCKER_ROOT"), "/var/shocker")),
-		Run:          filepath.Clean(cmp.Or(os.Getenv("SHOCKER_RUN"), "/run/shocker")),
+		Store:        absolute(cmp.Or(os.Getenv("SHOCKER_ROOT"), "/var/shocker")),
+		Run:          absolute(cmp.Or(os.Getenv("SHOCKER_RUN"), "/run/shocker")),
 		CgroupRoot:   "/sys/fs/cgroup",
 		CgroupParent: filepath.Clean("/" + os.Getenv("SHOCKER_CGROUP")),
 		Subnet:       cmp.Or(os.Getenv("SHOCKER_SUBNET"), "10.0.0.0/24"),
 		Bridge:       cmp.Or(os.Getenv("SHOCKER_BRIDGE"), "bridge0"),
 		Path:         cmp.Or(os.Getenv("SHOCKER_PATH"), "/etc/shocker/parts"),
 	}
+}
+
+// absolute makes a path mean the same wherever it is read: records and undo
+// entries carry it to other directories.
+func absolute(path string) string {
+	if a, err := filepath.Abs(path); err == nil {
+		return a
+	}
+	return path // the working directory is gone; whoever uses it will say so
 }
 
 // RunDir is the run dir of a container.
