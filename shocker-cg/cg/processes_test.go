@@ -15,6 +15,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/testkit"
 )
 
 // in runs a program in a container's group to its end.
@@ -164,7 +166,7 @@ func silent(t *testing.T, r *os.File) bool {
 	const more = 1 << 20
 	buf := make([]byte, 1<<16)
 	for n := 0; n < more; {
-		if err := r.SetReadDeadline(time.Now().Add(200 * time.Millisecond)); err != nil {
+		if err := r.SetReadDeadline(time.Now().Add(testkit.Patience(200 * time.Millisecond))); err != nil {
 			t.Fatal(err)
 		}
 		m, err := r.Read(buf)
