@@ -77,7 +77,7 @@ func running(c *cli.Context, called string) (stage.Host, string, error) {
 	return host, id, err
 }
 
-// Exec runs a program in a running container.
+// ExecCommand runs a program in a running container.
 func (r *Runtime) ExecCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "exec",
