@@ -32,7 +32,7 @@ func metadata(h *tar.Header) (*meta, error) {
 	}
 	m.times = [2]unix.Timespec{timespec(access), timespec(h.ModTime)}
 	for key, value := range h.PAXRecords {
-		if name, ok := strings.CutPrefix(key, xattrPrefix); ok {
+		if name, ok := strings.CutPrefix(key, xattrPrefix); ok && !foreign(name) {
 			if m.xattrs == nil {
 				m.xattrs = make(map[string]string)
 			}
@@ -40,6 +40,17 @@ func metadata(h *tar.Header) (*meta, error) {
 		}
 	}
 	return m, nil
+}
+
+// foreign says whether an extended attribute is not the file's own: labels
+// and hashes are for the host's policy to give, an overlay's marks would change
+// what the tree is if it became the lower one of an overlay.
+func foreign(name string) bool {
+	switch name {
+	case "security.selinux", "security.apparmor", "security.SMACK64", "security.ima", "security.evm", "system.nfs4_acl":
+		return true
+	}
+	return strings.HasPrefix(name, "trusted.overlay.") || strings.HasPrefix(name, "user.overlay.")
 }
 
 // timespec keeps times that do not fit into nanoseconds since 1970.
@@ -128,24 +139,24 @@ func (x *extractor) applyDir(name string, dir *os.File, m *meta) error {
 	if err != nil {
 		return err
 	}
-	x.dirs = append(x.dirs, dirTimes{name, ino, m})
+	x.dirs[ino] = dirTimes{name, m.times}
 	return nil
 }
 
 // setTimes sets the times of the layer's directories, as far as they are
 // still those.
 func (x *extractor) setTimes() error {
-	for _, d := range x.dirs {
+	for ino, d := range x.dirs {
 		f, err := x.open(d.name)
-		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-			continue
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+			continue // replaced by a later entry
 		}
 		if err != nil {
 			return err
 		}
-		ino, err := inode(f)
-		if err == nil && ino == d.ino {
-			err = futimens(int(f.Fd()), &d.meta.times)
+		now, err := inode(f)
+		if err == nil && now == ino {
+			err = futimens(int(f.Fd()), &d.times)
 		}
 		if err = errors.Join(err, f.Close()); err != nil {
 			return fmt.Errorf("layer entry %q: %w", d.name, err)

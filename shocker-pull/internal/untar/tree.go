@@ -1,6 +1,7 @@
 package untar
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -14,6 +15,7 @@ import (
 
 // extractor is the state of one layer.
 type extractor struct {
+	ctx   context.Context
 	root  *os.File
 	limit Limits
 	buf   []byte
@@ -25,11 +27,14 @@ type extractor struct {
 
 	// A whiteout hides what lower layers have, and never what this layer
 	// has, whichever comes first. So this layer's entries are remembered, and
-	// the directories, by inode, that hold any.
+	// the directories, by inode, that hold any. The lowest layer has nothing
+	// below it and need not (made is nil).
 	made map[entry]bool
 	kept map[uint64]bool
 
-	dirs []dirTimes // set last: making an entry changes its directory's
+	// Making an entry changes the times of its directory: they are set last,
+	// to what the layer says or else to what they were. By inode.
+	dirs map[uint64]dirTimes
 }
 
 type entry struct {
@@ -43,9 +48,8 @@ type directory struct {
 }
 
 type dirTimes struct {
-	name string
-	ino  uint64
-	meta *meta
+	name  string
+	times [2]unix.Timespec
 }
 
 func (x *extractor) buffer() []byte {
@@ -80,63 +84,105 @@ func openDir(dirfd int, name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-func inode(f *os.File) (uint64, error) {
-	var st unix.Stat_t
+func stat(f *os.File) (st unix.Stat_t, err error) {
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return 0, &os.PathError{Op: "stat", Path: f.Name(), Err: err}
+		return st, &os.PathError{Op: "stat", Path: f.Name(), Err: err}
 	}
-	return st.Ino, nil
+	return st, nil
+}
+
+func inode(f *os.File) (uint64, error) {
+	st, err := stat(f)
+	return st.Ino, err
 }
 
 // parent opens the directory of an entry, and makes those on the way that the
-// layer does not name (0755, of root).
-func (x *extractor) parent(name string) (*directory, error) {
+// layer does not name: 0755, of root, and as old as the entry.
+func (x *extractor) parent(name string, times [2]unix.Timespec) (*directory, error) {
 	if x.last != nil && x.lastName == name {
 		return x.last, nil
 	}
 	f, err := x.open(name)
 	if errors.Is(err, unix.ENOENT) {
-		f, err = x.makeParents(name)
+		f, err = x.makeParents(name, times, maxLinks)
 	}
 	if err != nil {
 		return nil, err
 	}
-	ino, err := inode(f)
+	st, err := stat(f)
 	if err == nil {
-		err = x.keep(f, ino)
+		if _, ok := x.dirs[st.Ino]; !ok {
+			x.dirs[st.Ino] = dirTimes{name, [2]unix.Timespec{st.Atim, st.Mtim}}
+		}
+		err = x.keep(f, st.Ino)
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	x.forget()
-	x.last, x.lastName = &directory{f, ino}, name
+	x.last, x.lastName = &directory{f, st.Ino}, name
 	return x.last, nil
 }
 
-func (x *extractor) makeParents(name string) (*os.File, error) {
-	dir, base := path.Split(name)
-	parent, err := x.open(strings.TrimSuffix(dir, "/"))
+// maxLinks is how many symbolic links one path may lead through, as in
+// path_resolution(7).
+const maxLinks = 40
+
+// makeParents opens a directory that is not there, after it has made it and
+// those above it. A link that leads to nothing yet, within the root, is
+// followed: lib -> usr/lib may come before usr/lib.
+func (x *extractor) makeParents(name string, times [2]unix.Timespec, links int) (*os.File, error) {
+	above, base := path.Split(name)
+	above = strings.TrimSuffix(above, "/")
+	parent, err := x.open(above)
 	if errors.Is(err, unix.ENOENT) {
-		parent, err = x.makeParents(strings.TrimSuffix(dir, "/"))
+		parent, err = x.makeParents(above, times, links)
 	}
 	if err != nil {
 		return nil, err
 	}
 	defer parent.Close()
+	if base == "" || base == "." || base == ".." { // of a link's target
+		return x.open(name)
+	}
 	fd := int(parent.Fd())
 	err = unix.Mkdirat(fd, base, 0o755)
+	if errors.Is(err, unix.EEXIST) && links > 0 {
+		buf := make([]byte, unix.PathMax)
+		n, err := unix.Readlinkat(fd, base, buf)
+		if err != nil {
+			return nil, &os.PathError{Op: "follow", Path: name, Err: err}
+		}
+		target := string(buf[:n])
+		if !path.IsAbs(target) {
+			target = above + "/" + target
+		}
+		return x.makeParents(strings.TrimPrefix(target, "/"), times, links-1)
+	}
 	if err == nil {
 		err = unix.Fchmodat(fd, base, 0o755, 0) // whatever the umask
 	}
 	if err != nil {
 		return nil, &os.PathError{Op: "make directory", Path: name, Err: err}
 	}
-	return openDir(fd, base)
+	d, err := openDir(fd, base)
+	if err != nil {
+		return nil, err
+	}
+	ino, err := inode(d)
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	x.dirs[ino] = dirTimes{name, times}
+	return d, nil
 }
 
 // keep remembers that a directory, and so those above it, hold entries of
 // this layer.
 func (x *extractor) keep(dir *os.File, ino uint64) error {
+	if x.made == nil || x.kept[ino] {
+		return nil
+	}
 	top, err := inode(x.root)
 	if err != nil {
 		return err
@@ -168,6 +214,9 @@ func (x *extractor) keep(dir *os.File, ino uint64) error {
 
 // hide removes what lower layers have under that name.
 func (x *extractor) hide(dir *directory, name string) error {
+	if x.made == nil {
+		return nil
+	}
 	var st unix.Stat_t
 	err := unix.Fstatat(int(dir.file.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW)
 	if errors.Is(err, unix.ENOENT) {
@@ -196,6 +245,9 @@ func (x *extractor) hideEntry(dir *os.File, ino uint64, name string, st *unix.St
 
 // removeLower removes what lower layers have in a directory.
 func (x *extractor) removeLower(dir *os.File) error {
+	if x.made == nil {
+		return nil
+	}
 	ino, err := inode(dir)
 	if err != nil {
 		return err

@@ -21,11 +21,11 @@ import (
 // entries and tens of gigabytes.
 type Limits struct {
 	Entries int
-	Bytes   int64 // of the unpacked tar
+	Bytes   int64 // of the unpacked tar, and of all files together with their holes
 }
 
-// Default limits.
-var Default = Limits{Entries: 4_000_000, Bytes: 128 << 30}
+// Default limits. An entry costs about 150 bytes of memory.
+var Default = Limits{Entries: 2_000_000, Bytes: 128 << 30}
 
 const (
 	maxPath  = unix.PathMax - 1
@@ -42,21 +42,26 @@ const (
 // given, on top of what lower layers have left in it. It reads r to its end.
 func Extract(ctx context.Context, root *os.File, r io.Reader, limits Limits) error {
 	x := &extractor{
+		ctx:   ctx,
 		root:  root,
-		made:  make(map[entry]bool),
-		kept:  make(map[uint64]bool),
+		dirs:  make(map[uint64]dirTimes),
 		limit: limits,
 	}
 	defer x.forget()
-	counted := &counter{r: r, left: limits.Bytes}
+	below, err := list(root)
+	if err != nil {
+		return err
+	}
+	if len(below) > 0 {
+		x.made = make(map[entry]bool)
+		x.kept = make(map[uint64]bool)
+	}
+	counted := &counter{ctx: ctx, r: r, left: limits.Bytes}
 	tr := tar.NewReader(counted)
 	for n := 0; ; n++ {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
 			break
-		}
-		if err == nil {
-			err = ctx.Err()
 		}
 		if err != nil {
 			return fmt.Errorf("read layer: %w", err)
@@ -72,17 +77,21 @@ func Extract(ctx context.Context, root *os.File, r io.Reader, limits Limits) err
 		return err
 	}
 	// What follows the end of the archive counts for the digest.
-	_, err := io.Copy(io.Discard, counted)
+	_, err = io.Copy(io.Discard, counted)
 	return err
 }
 
-// counter ends a stream that is too long.
+// counter ends a stream that is too long, or not wanted any more.
 type counter struct {
+	ctx  context.Context
 	r    io.Reader
 	left int64
 }
 
 func (c *counter) Read(p []byte) (int, error) {
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
+	}
 	n, err := c.r.Read(p)
 	if c.left -= int64(n); c.left < 0 {
 		return n, fmt.Errorf("layer's size %w", ErrLimit)
@@ -134,7 +143,7 @@ func (x *extractor) one(h *tar.Header, content io.Reader) error {
 		return x.applyDir(".", x.root, meta)
 	}
 	dirName, base := path.Split(name)
-	parent, err := x.parent(strings.TrimSuffix(dirName, "/"))
+	parent, err := x.parent(strings.TrimSuffix(dirName, "/"), meta.times)
 	if err != nil {
 		return err
 	}
@@ -150,7 +159,9 @@ func (x *extractor) one(h *tar.Header, content io.Reader) error {
 	if err := x.make(parent, name, base, h, meta, content); err != nil {
 		return err
 	}
-	x.made[entry{parent.ino, base}] = true
+	if x.made != nil {
+		x.made[entry{parent.ino, base}] = true
+	}
 	return nil
 }
 
@@ -161,7 +172,7 @@ func (x *extractor) make(dir *directory, name, base string, h *tar.Header, meta 
 	case tar.TypeDir:
 		return x.makeDir(dir, name, base, meta)
 	case tar.TypeReg, tar.TypeRegA, tar.TypeCont, tar.TypeGNUSparse: //nolint:staticcheck // old archives have it
-		return x.makeFile(dir, base, meta, content)
+		return x.makeFile(dir, base, h, meta, content)
 	case tar.TypeSymlink:
 		if h.Linkname == "" || strings.ContainsRune(h.Linkname, 0) {
 			return fmt.Errorf("%w: its target is empty or has a NUL", ErrEntry)
@@ -198,7 +209,10 @@ func (x *extractor) replacing(dir *directory, base string, create func() error) 
 	return err
 }
 
-func (x *extractor) makeFile(dir *directory, base string, meta *meta, content io.Reader) (retErr error) {
+func (x *extractor) makeFile(dir *directory, base string, h *tar.Header, meta *meta, content io.Reader) (retErr error) {
+	if x.limit.Bytes -= h.Size; x.limit.Bytes < 0 {
+		return fmt.Errorf("layer's files together: size %w", ErrLimit)
+	}
 	var fd int
 	err := x.replacing(dir, base, func() (err error) {
 		fd, err = unix.Openat(int(dir.file.Fd()), base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
@@ -209,7 +223,12 @@ func (x *extractor) makeFile(dir *directory, base string, meta *meta, content io
 	}
 	f := os.NewFile(uintptr(fd), base)
 	defer func() { retErr = errors.Join(retErr, f.Close()) }()
-	if _, err := io.CopyBuffer(onlyWriter{f}, content, x.buffer()); err != nil {
+	if sparse(h) {
+		err = x.copySparse(f, content)
+	} else {
+		_, err = io.CopyBuffer(onlyWriter{f}, content, x.buffer())
+	}
+	if err != nil {
 		return err
 	}
 	return meta.apply(fd)
