@@ -26,7 +26,7 @@ const ahead = 3
 func layers(ctx context.Context, st *store.Store, c *registry.Client, all []ispec.Descriptor, early bool, talk *os.File, emit func(unpack.Blob) error) (retErr error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	bars := newBars(talk)
-	defer bars.wait()
+	defer func() { bars.end(retErr == nil) }()
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer func() { cancel(retErr) }()
@@ -82,13 +82,16 @@ func inOrder(queue []func(), running *sync.WaitGroup) {
 }
 
 // bars shows progress on a terminal, and nothing elsewhere.
-type bars struct{ p *mpb.Progress }
+type bars struct {
+	p   *mpb.Progress
+	all []*mpb.Bar
+}
 
 func newBars(talk *os.File) *bars {
 	if _, err := unix.IoctlGetTermios(int(talk.Fd()), unix.TCGETS); err != nil {
 		return &bars{}
 	}
-	return &bars{mpb.New(mpb.WithOutput(talk), mpb.WithAutoRefresh())}
+	return &bars{p: mpb.New(mpb.WithOutput(talk), mpb.WithAutoRefresh())}
 }
 
 func (b *bars) add(d ispec.Descriptor) fetch.Progress {
@@ -100,11 +103,20 @@ func (b *bars) add(d ispec.Descriptor) fetch.Progress {
 		mpb.AppendDecorators(decor.Percentage(decor.WC{W: 5})),
 		mpb.BarFillerClearOnAbort(),
 	)
+	b.all = append(b.all, bar)
 	return func(n int64) { bar.IncrInt64(n) }
 }
 
-func (b *bars) wait() {
-	if b.p != nil {
+// end leaves the bars as they are; of a success all are full.
+func (b *bars) end(success bool) {
+	switch {
+	case b.p == nil:
+	case success:
+		for _, bar := range b.all {
+			bar.SetTotal(-1, true) // an empty blob would never be complete
+		}
+		b.p.Wait()
+	default:
 		b.p.Shutdown()
 	}
 }

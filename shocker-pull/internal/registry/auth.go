@@ -114,7 +114,7 @@ func (a *authorizer) token(ctx context.Context, c challenge, creds types.AuthCon
 		return "", fmt.Errorf("the registry names no token server, but %q", c.params["realm"])
 	}
 	if strings.HasPrefix(a.home, "https:") && realm.Scheme != "https" {
-		return "", fmt.Errorf("the registry names a token server without TLS, %s: refused", origin(realm))
+		return "", fmt.Errorf("%w: token server %s", ErrPlain, origin(realm))
 	}
 	defer func() {
 		if retErr != nil {

@@ -105,8 +105,19 @@ func inFile(path string, repo name.Repository) (auth types.AuthConfig, err error
 	return auth, nil
 }
 
-// stored asks the file, and the credential helper that it names.
+// stored asks the file, or the credential helper that it names for the host.
 func stored(file *configfile.ConfigFile, host string) (types.AuthConfig, error) {
+	if file.CredentialsStore == "" && file.CredentialHelpers[host] == "" {
+		// Docker's look-up would also take a login for a part of the
+		// registry, and reads docker.io as another name.
+		for key, auth := range file.AuthConfigs {
+			key = strings.TrimSuffix(strings.TrimPrefix(strings.TrimPrefix(key, "https://"), "http://"), "/")
+			if key == strings.TrimSuffix(strings.TrimPrefix(host, "https://"), "/") {
+				return without(auth), nil
+			}
+		}
+		return types.AuthConfig{}, nil
+	}
 	auth, err := file.GetAuthConfig(host)
 	return without(auth), err
 }

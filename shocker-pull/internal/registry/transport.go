@@ -68,7 +68,6 @@ func scheme(ctx context.Context, t *limited, host string) (string, error) {
 	if !loopback(host) {
 		return "https", nil
 	}
-	t.plain = true
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+host+"/v2/", nil)
 	if err != nil {
 		return "", err
@@ -85,6 +84,7 @@ func scheme(ctx context.Context, t *limited, host string) (string, error) {
 	case timedOut(err):
 		return "", fmt.Errorf("registry %s: %w", host, err)
 	}
+	t.plain = true
 	return "http", nil
 }
 
