@@ -201,6 +201,9 @@ func RunCommand(ctx context.Context, cmd *cli.Command, io IO, args []string) err
 		return Usagef("%w (see %s --help)", err, c.App.HelpName)
 	}
 	app := &cli.App{
+		// A comma belongs to the value of a flag: -e LIST=a,b.
+		DisableSliceFlagSeparator: true,
+
 		Name:                   args[0],
 		HelpName:               args[0],
 		Usage:                  cmd.Usage,

@@ -87,7 +87,7 @@ func (r *Runtime) ExecCommand() *cli.Command {
 			&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "do not wait for it"},
 			&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}, Usage: "let it read our stdin"},
 			&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "give it a terminal"},
-			&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set `NAME=VALUE` in its environment"},
+			&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, KeepSpace: true, Usage: "set `NAME=VALUE` in its environment"},
 			&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "start in directory `DIR`"},
 			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "run as `USER[:GROUP]` of the container"},
 		},

@@ -15,7 +15,7 @@ import (
 
 // Flags of the stage. `shocker run` takes them from here.
 var Flags = []cli.Flag{
-	&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, Usage: "set `NAME=VALUE` in the environment, or pass on your own NAME"},
+	&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, KeepSpace: true, Usage: "set `NAME=VALUE` in the environment, or pass on your own NAME"},
 	&cli.StringFlag{Name: "workdir", Aliases: []string{"w"}, Usage: "start in directory `DIR`"},
 	&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "run as `USER[:GROUP]` of the image, names or numbers"},
 	&cli.StringFlag{Name: "entrypoint", Usage: "run `PROGRAM` in the place of the image's entry point (\"\": none)"},
