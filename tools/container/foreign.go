@@ -41,13 +41,8 @@ func foreign(ctx context.Context, io applet.IO, in []byte, program string, args 
 
 // foreignLast executes another's last stage as the printed pipeline does: the
 // record on its stdin, our stdin as descriptor 3. Its exit status is taken for
-// the program's.
+// the program's; with -d, for whether it could be started.
 func (p *Pipeline) foreignLast(c *cli.Context, host stage.Host, st *store.Store, program string, log *undo.Log, r *record.Record, started func() error) error {
-	io := applet.Streams(c)
-	args, err := render(c, p.Last.Flags)
-	if err != nil {
-		return err
-	}
 	entry := &undo.Entry{
 		Stage: p.Last.Name, Class: undo.Exit, Op: undo.OpDown,
 		Args: []string{program, stage.Down}, Record: line(r),
@@ -62,38 +57,66 @@ func (p *Pipeline) foreignLast(c *cli.Context, host stage.Host, st *store.Store,
 	if err != nil {
 		return err
 	}
+	cmd, err := p.lastCommand(c, program, r)
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	state.Started, state.Remove = time.Now().UTC(), c.Bool("rm")
+	if c.Bool("detach") {
+		code, err := exitStatus(cmd)
+		if err == nil && code != 0 {
+			err = &applet.ExitError{Code: code}
+		}
+		if err != nil {
+			return err
+		}
+		return errors.Join(st.PutState(r.ID(), state), started())
+	}
+	err = errors.Join(st.PutState(r.ID(), state), started())
+	code, waitErr := exitStatus(cmd)
+	err = errors.Join(err, waitErr)
+	if state.Remove {
+		// The program may have done so, as it has to in a pasted pipeline.
+		err = errors.Join(err, container.Remove(host, st, r.ID()))
+	} else {
+		state.Finished, state.ExitStatus = time.Now().UTC(), &code
+		err = errors.Join(err, st.PutState(r.ID(), state), log.Replay("", undo.Exit))
+	}
+	if err == nil && code != 0 {
+		err = &applet.ExitError{Code: code}
+	}
+	return err
+}
+
+// lastCommand is the command line of another's last stage.
+func (p *Pipeline) lastCommand(c *cli.Context, program string, r *record.Record) (*exec.Cmd, error) {
+	args, err := render(c, p.Last.Flags)
+	if err != nil {
+		return nil, err
+	}
+	io := applet.Streams(c)
 	cmd := exec.CommandContext(c.Context, program, append([]string{"--record", "-", "--stdin", "3"}, args...)...)
 	cmd.Args[0] = filepath.Base(program)
 	cmd.Stdin = bytes.NewReader(r.Line())
 	cmd.Stdout, cmd.Stderr = io.Out, io.Err
 	cmd.ExtraFiles = []*os.File{io.In}
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	if err := cmd.Start(); err != nil {
-		return err
+	return cmd, nil
+}
+
+// exitStatus waits for a command and returns its status as the shell counts.
+func exitStatus(cmd *exec.Cmd) (int, error) {
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		err = nil
 	}
-	state.Started = time.Now().UTC()
-	state.Remove = c.Bool("rm")
-	err = errors.Join(st.PutState(r.ID(), state), started())
-	waitErr := cmd.Wait()
 	code := cmd.ProcessState.ExitCode()
 	if ws, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && ws.Signaled() {
 		code = 128 + int(ws.Signal())
 	}
-	var exit *exec.ExitError
-	if waitErr != nil && !errors.As(waitErr, &exit) {
-		err = errors.Join(err, waitErr)
-	}
-	state.Finished = time.Now().UTC()
-	state.ExitStatus = &code
-	err = errors.Join(err, st.PutState(r.ID(), state), log.Replay("", undo.Exit))
-	if state.Remove {
-		err = errors.Join(err, container.Remove(host, st, r.ID()))
-	}
-	if err != nil {
-		return err
-	}
-	if code != 0 {
-		return &applet.ExitError{Code: code}
-	}
-	return nil
+	return code, err
 }
