@@ -76,7 +76,11 @@ func List(host stage.Host, st *store.Store) ([]*Container, error) {
 }
 
 func status(host stage.Host, c *Container) (Status, error) {
-	running, frozen, err := populated(host, c.Record)
+	group, err := cgroup(host, c)
+	if err != nil {
+		return "", err
+	}
+	running, frozen, err := populated(host, group)
 	switch {
 	case err != nil:
 		return "", err

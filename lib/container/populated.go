@@ -6,21 +6,76 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"shocker.sh/lib/record"
 	"shocker.sh/lib/stage"
+	"shocker.sh/lib/undo"
 )
 
-// populated says whether processes are in the container's cgroup or below it,
-// and whether they are frozen.
-func populated(host stage.Host, r *record.Record) (running, frozen bool, err error) {
-	var group string
-	if _, err := r.Get(&group, "linux", "cgroupsPath"); err != nil || group == "" {
-		return false, false, err
+// cgroup is the container's, from the root of the tree, or "". The record that
+// the store has is the one of the first stage until the last stage is ours, or
+// is composed; that of a container which another's runtime has been given by
+// hand tells nothing of its cgroup, but its undo does.
+func cgroup(host stage.Host, c *Container) (string, error) {
+	group, err := groupOf(c.Record)
+	if err != nil || group != "" {
+		return group, err
 	}
+	entries, err := undo.Open(host.RunDir(c.ID)).Entries()
+	if err != nil {
+		return "", err
+	}
+	for _, e := range slices.Backward(entries) {
+		for _, d := range e.Dirs {
+			if group, ok := below(host, d.Path); ok {
+				return group, nil
+			}
+		}
+		if len(e.Record) == 0 {
+			continue
+		}
+		r, err := record.Parse(e.Record)
+		if err == nil {
+			group, err = groupOf(r)
+		}
+		if err != nil || group != "" {
+			return group, err
+		}
+	}
+	return "", nil
+}
+
+// groupOf reads linux.cgroupsPath; another manager's notation is no path.
+func groupOf(r *record.Record) (string, error) {
+	var group string
+	_, err := r.Get(&group, "linux", "cgroupsPath")
 	if !strings.HasPrefix(group, "/") {
-		return false, false, nil // another manager's notation
+		group = ""
+	}
+	return group, err
+}
+
+// below is the inverse of joining a group's path to that of its hierarchy.
+func below(host stage.Host, dir string) (group string, ok bool) {
+	rel, err := filepath.Rel(host.CgroupRoot, dir)
+	if err != nil || strings.HasPrefix(rel, "..") {
+		return "", false
+	}
+	if !host.CgroupV2() {
+		if _, rel, ok = strings.Cut(rel, "/"); !ok {
+			return "", false
+		}
+	}
+	return "/" + rel, true
+}
+
+// populated says whether processes are in the cgroup or below it, and whether
+// they are frozen.
+func populated(host stage.Host, group string) (running, frozen bool, err error) {
+	if group == "" {
+		return false, false, nil
 	}
 	if host.CgroupV2() {
 		return populatedV2(filepath.Join(host.CgroupRoot, group))
