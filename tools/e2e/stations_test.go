@@ -1,144 +1,158 @@
 package e2e
 
 import (
+	"embed"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"shocker.sh/lib/testkit"
 )
 
-// stations are programs of others, each in the place of one of ours.
-var stations = map[string]string{
-	"shocker-spec": `#!/bin/sh
-set -e
-exec shocker spec "$@"
-`,
-	// A copy of the image's directory, owned by the container's root.
-	"shocker-subvol": `#!/bin/bash
-set -e
-record=$(cat)
-get() { printf %s "$record" | jq -r "$1"; }
-id=$(get '.annotations["sh.shocker.id"]')
-root=$TMPDIR/copies/$id
-case $1 in
-up)
-	top=$(jq -r '.layers[-1]' "$SHOCKER_ROOT/images/$(get '.annotations["sh.shocker.image"]')/image.json")
-	mkdir -p "$TMPDIR/copies"
-	chmod 711 "$TMPDIR/copies"
-	cp -a "$SHOCKER_ROOT/layers/$top" "$root"
-	first=$(get '.linux.uidMappings[0].hostID // 0')
-	chown -R -h "$first:$first" "$root"
-	printf %s "$record" | jq -c --arg root "$root" '.root.path = $root'
-	;;
-down) rm -rf "$root" ;;
-esac
-`,
-	"shocker-net": `#!/bin/sh
-set -e
-record=$(cat)
-id=$(printf %s "$record" | jq -r '.annotations["sh.shocker.id"]')
-case $1 in
-up)
-	ip netns add "$id"
-	printf %s "$record" | jq -c --arg path "/run/netns/$id" '
-		.linux.namespaces |= map(if .type == "network" then .path = $path else . end)'
-	;;
-down) [ ! -e "/run/netns/$id" ] || ip netns del "$id" ;;
-esac
-`,
-	"shocker-cg": `#!/bin/sh
-set -e
-record=$(cat)
-id=$(printf %s "$record" | jq -r '.annotations["sh.shocker.id"]')
-cg=/sys/fs/cgroup
-case $1 in
-up)
-	if [ -e $cg/cgroup.controllers ]; then
-		echo +memory +pids >$cg/cgroup.subtree_control
-		mkdir "$cg/$id"
-		echo 200000000 >"$cg/$id/memory.max"
-	else
-		for c in memory pids freezer; do mkdir "$cg/$c/$id"; done
-		echo 200000000 >"$cg/memory/$id/memory.limit_in_bytes"
-	fi
-	printf %s "$record" | jq -c --arg path "/$id" '.linux.cgroupsPath = $path'
-	;;
-down)
-	for d in $cg/$id $cg/*/$id; do
-		[ ! -d "$d" ] || rmdir "$d"
-	done
-	;;
-esac
-`,
-	// Any OCI runtime; here the one of Debian's package.
-	"shocker-run": `#!/bin/sh
-set -e
-if [ "$1" = down ]; then
-	id=$(jq -r '.annotations["sh.shocker.id"]')
-	runc delete -f "$id" 2>/dev/null || true
-	rm -rf "$TMPDIR/bundles/$id"
-	exit
-fi
-record=$(cat)
-id=$(printf %s "$record" | jq -r '.annotations["sh.shocker.id"]')
-bundle=$TMPDIR/bundles/$id
-mkdir -p "$bundle"
-printf %s "$record" >"$bundle/config.json"
-exec runc run --bundle "$bundle" "$id" <&3
-`,
+// scripts are stations of others, each in the place of one of ours.
+//
+//go:embed testdata/stations
+var scripts embed.FS
+
+// stations are the names of the scripts, in the order of the pipeline.
+var stations = []string{"shocker-spec", "shocker-subvol", "shocker-net", "shocker-cg", "shocker-run"}
+
+// install puts the named stations into a directory of their own, which only
+// root can change.
+func install(t *testing.T, h *testkit.Host, names ...string) string {
+	t.Helper()
+	testkit.Requires(t, "runc", "jq")
+	dir := filepath.Join(h.Dir, "parts-"+strings.Join(names, ""))
+	for _, name := range append(names, "undo.sh") {
+		text, err := scripts.ReadFile("testdata/stations/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, name), string(text))
+	}
+	return dir
 }
 
-// TestPipelineReplacedStation puts another's program in the place of each station in
-// turn, by SHOCKER_PATH and in a pasted pipeline: the session still works,
-// files inside have the right owners, and nothing is left.
+// choices are the ways to replace stations: each by itself, and all at once.
+func choices() (all [][]string) {
+	for _, s := range stations {
+		all = append(all, []string{s})
+	}
+	return append(all, stations)
+}
+
+// owned makes an image in which a file belongs to others than root.
+func owned(t *testing.T, h *testkit.Host) string {
+	t.Helper()
+	ok(t, h.Sh(t, "cp -a "+h.Busybox(t)+" tree && mkdir -p tree/srv && touch tree/srv/file && chown 33:44 tree/srv/file"))
+	return strings.TrimSpace(strings.TrimPrefix(h.Must(t, "init", "tree"), "Created: "))
+}
+
+// TestPipelineReplacedStation puts another's program in the place of each
+// station in turn, by SHOCKER_PATH and in a pasted pipeline: the session still
+// works, files inside have the right owners, and nothing is left.
 func TestPipelineReplacedStation(t *testing.T) {
-	on(t, func(t *testing.T, h *testkit.Host, image string) {
-		testkit.Requires(t, "runc", "jq")
-		h.Bin(t)
-		// runc keeps its state here, and ip its namespaces.
-		ok(t, h.Sh(t, "ip netns add x; ip netns del x; mkdir -p /run/runc"))
-		for name, script := range stations {
-			dir := filepath.Join(h.Dir, "parts-"+name)
-			write(t, filepath.Join(dir, name), script)
+	testkit.Run(t, testkit.Options{}, func(t *testing.T, h *testkit.Host) {
+		t.Chdir(h.Dir)
+		image := owned(t, h)
+		before := idle(t, h, image)
+		for _, names := range choices() {
+			dir := install(t, h, names...)
+			t.Setenv("SHOCKER_PATH", dir)
+			parts := h.Must(t, "parts")
+			for _, name := range stations {
+				if is := strings.Contains(parts, name+"\t"+filepath.Join(dir, name)+"\n"); is != slices.Contains(names, name) {
+					t.Errorf("%s replaced: shocker parts: %s", names, parts)
+				}
+			}
 			for _, pasted := range []bool{false, true} {
-				what := fmt.Sprintf("%s replaced, pasted %v", name, pasted)
-				h.Must(t, "gc")
-				before := h.Snapshot(t)
-				command := image + ` sh -c 'stat -c %u:%g /bin/busybox; id -u; touch /tmp/x && stat -c %u /tmp/x; exit 7'`
-				var r testkit.Result
-				if pasted {
-					line := ok(t, h.Sh(t, "shocker run -n -i "+command))
-					line = strings.Replace(line, name+" ", filepath.Join(dir, name)+" ", 1)
-					r = h.Sh(t, line)
-				} else {
-					r = h.Sh(t, "SHOCKER_PATH="+dir+" shocker run "+command)
-				}
-				if r.Code != 7 || r.Stdout != "0:0\n0\n0\n" {
-					t.Errorf("%s: %+v; want status 7 and everything root's", what, r)
-				}
-				all := ids(t, h)
-				if len(all) != 1 {
-					t.Fatalf("%s: the containers are %q", what, all)
-				}
-				if pasted && name != "shocker-spec" {
-					// Whoever pastes a foreign stage undoes it as well.
-					ok(t, h.Sh(t, "shocker inspect "+all[0]+" | jq -c .record | "+filepath.Join(dir, name)+" down >/dev/null"))
-				}
-				h.Must(t, "rm", all[0])
-				h.Settle(t, before, "files")
+				s := &session{t, h, names, image, pasted}
+				s.exits()
+				back(t, h, before, fmt.Sprintf("%s replaced, pasted %v", names, pasted))
+				s.runsOn()
+				back(t, h, before, fmt.Sprintf("%s replaced, pasted %v, detached", names, pasted))
 			}
-			parts := ok(t, h.Sh(t, "SHOCKER_PATH="+dir+" shocker parts"))
-			if want := name + "\t" + filepath.Join(dir, name) + "\n"; !strings.Contains(parts, want) {
-				t.Errorf("shocker parts: %s; want %s in it", parts, want)
-			}
-		}
-		if left := ok(t, h.Sh(t, "ls /run/runc $TMPDIR/copies $TMPDIR/bundles /run/netns")); strings.Contains(left, "ps_") {
-			t.Errorf("left behind: %s", left)
+			t.Setenv("SHOCKER_PATH", "")
 		}
 	})
+}
+
+// session is one with some stations replaced.
+type session struct {
+	t      *testing.T
+	h      *testkit.Host
+	names  []string // of the stations that are replaced
+	image  string
+	pasted bool
+}
+
+// run runs a program in the one form or the other.
+func (s *session) run(args string) testkit.Result {
+	s.t.Helper()
+	line := "shocker run " + args
+	if s.pasted {
+		line = ok(s.t, s.h.Sh(s.t, "shocker run -n "+args))
+	}
+	return s.h.Sh(s.t, "echo input | "+group(line))
+}
+
+func (s *session) errorf(format string, args ...any) {
+	s.t.Helper()
+	s.t.Errorf("%s replaced, pasted %v: %s", s.names, s.pasted, fmt.Sprintf(format, args...))
+}
+
+// exits follows a container to its end, starts it again, and removes it.
+func (s *session) exits() {
+	s.t.Helper()
+	const script = `stat -c %u:%g /bin/busybox /srv/file; touch /tmp/x; stat -c %u /tmp/x; cat; exit 7`
+	const want = "0:0\n33:44\n0\n"
+	r := s.run("-i " + s.image + " sh -c '" + script + "'")
+	if r.Code != 7 || r.Stdout != want+"input\n" || r.Stderr != "" {
+		s.errorf("run: %+v; want status 7 and %q", r, want+"input\n")
+	}
+	all := ids(s.t, s.h)
+	if len(all) != 1 {
+		s.t.Fatalf("%s replaced, pasted %v: the containers are %q", s.names, s.pasted, all)
+	}
+	id := all[0]
+	if list := s.h.Must(s.t, "ps", "-l"); !strings.Contains(list, "\texited") {
+		s.errorf("ps -l: %s; want it exited", list)
+	}
+	last := slices.Contains(s.names, "shocker-run")
+	if log := s.h.Shocker(s.t, "logs", id); !last && log.Stdout != want+"input\n" {
+		s.errorf("logs: %+v; want what it printed", log)
+	}
+	s.h.Must(s.t, "gc", "--created") // which has nothing to do with it
+	if again := s.h.Shocker(s.t, "start", "-a", id); !last && (again.Code != 7 || again.Stdout != want) {
+		s.errorf("start -a: %+v; want the same again", again)
+	}
+	s.h.Must(s.t, "rm", id)
+	if r := s.run("--rm " + s.image + " cat"); r.Code != 0 || r.Stdout != "" || len(ids(s.t, s.h)) != 0 {
+		s.errorf("run --rm: %+v; want nothing from it, and nothing left", r)
+	}
+	s.h.Must(s.t, "gc") // the host's network
+}
+
+// runsOn detaches a container, and removes it while it runs.
+func (s *session) runsOn() {
+	s.t.Helper()
+	id := strings.TrimSpace(ok(s.t, s.run("-d "+s.image+" sleep 1000")))
+	if list := s.h.Must(s.t, "ps", "-l"); !strings.Contains(list, id+"\trunning") && !strings.Contains(list, "\trunning\t") {
+		s.errorf("ps -l: %s; want it running", list)
+	}
+	s.h.Must(s.t, "gc", "--created")
+	if !slices.Contains(s.names, "shocker-run") {
+		if r := s.h.Shocker(s.t, "exec", id, "hostname"); r.Code != 0 {
+			s.errorf("exec: %+v", r)
+		}
+	}
+	if r := s.h.Shocker(s.t, "rm", id); r.Code == 0 || !strings.Contains(r.Stderr, "running") {
+		s.errorf("rm while it runs: %+v; want it refused", r)
+	}
+	s.h.Must(s.t, "rm", "-f", id)
 }
 
 // TestUntrustedStation: what somebody besides root could have put there is not
