@@ -28,17 +28,24 @@ func (h Host) MakeRun(id string) (string, error) {
 	return dir, nil
 }
 
+// maxTries is how often we lose against others that remove the run dirs, before
+// we say that they cannot be made there.
+const maxTries = 1000
+
 // HoldRun makes the root of the run dirs, a tmpfs that is a private mount, so
 // that what is pinned in it is not copied into every other mount namespace. It
 // stays at least until release is called.
 func (h Host) HoldRun() (release func(), err error) {
-	for {
-		if err := h.mountRun(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	for try := 0; ; try++ {
+		// Whenever it is not there, the last container may just have gone and
+		// taken it along.
+		again := func(err error) bool { return errors.Is(err, fs.ErrNotExist) && try < maxTries }
+		if err := h.mountRun(); err != nil && !again(err) {
 			return nil, fmt.Errorf("make the run dirs: %w", err)
 		}
 		root, err := sys.OpenDir(h.Run)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // the last container has just gone, and took it along
+		if again(err) {
+			continue
 		}
 		if err != nil {
 			return nil, err

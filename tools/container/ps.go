@@ -25,6 +25,9 @@ var Ps = &cli.Command{
 		&cli.BoolFlag{Name: "json", Usage: "one JSON object a line"},
 	},
 	Action: func(c *cli.Context) error {
+		if err := porcelain.NoArgs(c); err != nil {
+			return err
+		}
 		host, st, err := porcelain.Open(c)
 		if err != nil {
 			return err

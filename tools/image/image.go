@@ -33,6 +33,9 @@ var Images = &cli.Command{
 		&cli.BoolFlag{Name: "json", Usage: "one JSON object a line"},
 	},
 	Action: func(c *cli.Context) error {
+		if err := porcelain.NoArgs(c); err != nil {
+			return err
+		}
 		_, st, err := porcelain.Open(c)
 		if err != nil {
 			return err

@@ -32,6 +32,9 @@ func Gc(teardown func(stage.Host) error) *cli.Command {
 			&cli.BoolFlag{Name: "created", Usage: "also remove containers that were made and never started"},
 		},
 		Action: func(c *cli.Context) error {
+			if err := porcelain.NoArgs(c); err != nil {
+				return err
+			}
 			host, st, err := porcelain.Open(c)
 			if err != nil {
 				return err
@@ -116,7 +119,7 @@ func collect(host stage.Host, st *store.Store, id string, created bool) (gone bo
 	}
 	started := !c.State.Started.IsZero()
 	switch {
-	case died && !started, created && c.Status == container.Created, started && c.State.Remove:
+	case died && !started, created && c.Status == container.Created, c.State.Remove:
 		return true, container.Remove(host, st, id)
 	case started:
 		return false, settle(st, log, c)

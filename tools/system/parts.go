@@ -20,6 +20,9 @@ func Parts(stations []string) *cli.Command {
 			&cli.BoolFlag{Name: "json", Usage: "one JSON object a line"},
 		},
 		Action: func(c *cli.Context) error {
+			if err := porcelain.NoArgs(c); err != nil {
+				return err
+			}
 			host := stage.FromEnv()
 			self, err := os.Executable()
 			if err != nil {

@@ -37,6 +37,14 @@ func Printf(c *cli.Context, format string, a ...any) error {
 	return err
 }
 
+// NoArgs refuses arguments where there is nothing that they could name.
+func NoArgs(c *cli.Context) error {
+	if c.NArg() > 0 {
+		return applet.Usagef("%q: it takes no arguments (see %s --help)", c.Args().First(), c.App.HelpName)
+	}
+	return nil
+}
+
 // Each does f for every argument. One that fails is reported and stops no
 // other.
 func Each(c *cli.Context, f func(arg string) error) error {

@@ -3,10 +3,12 @@ package spec
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"shocker.sh/lib/applet"
+	"shocker.sh/lib/container"
 	"shocker.sh/lib/record"
 	"shocker.sh/lib/stage"
 	"shocker.sh/lib/store"
@@ -47,11 +49,21 @@ func FromContext(c *cli.Context) (*Options, error) {
 	default:
 		return nil, applet.Usagef("--userns %q: only \"host\" is known", c.String("userns"))
 	}
+	if !validHostname(o.Hostname) {
+		return nil, applet.Usagef("--hostname %q: want up to 64 letters, digits, hyphens, dots and underscores", o.Hostname)
+	}
 	if c.IsSet("entrypoint") {
 		e := c.String("entrypoint")
 		o.Entrypoint = &e
 	}
 	return o, nil
+}
+
+// validHostname: it becomes a word of /etc/hosts. 64 bytes are what
+// sethostname(2) takes; no name means the container's id.
+func validHostname(name string) bool {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._"
+	return len(name) <= 64 && strings.Trim(name, letters) == "" && !strings.HasPrefix(name, "-") && !strings.HasPrefix(name, ".")
 }
 
 const synopsis = "make the record of a container, the first stage of a run"
@@ -65,7 +77,7 @@ var Applet = applet.Applet{
 
 func run(ctx context.Context, io applet.IO, args []string) error {
 	if len(args) == 3 && args[1] == "poststop" {
-		return undo.Open(args[2]).Replay("", undo.Exit)
+		return container.Poststop(args[2])
 	}
 	return applet.RunCommand(ctx, command, io, args)
 }
