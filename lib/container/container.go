@@ -91,28 +91,41 @@ func status(host stage.Host, c *Container) (Status, error) {
 	case !c.State.Started.IsZero():
 		return Exited, nil
 	}
-	// A foreign last stage writes no state, but the hook has replayed the
-	// undo of class exit.
-	entries, err := undo.Open(host.RunDir(c.ID)).Entries()
-	if err != nil {
-		return "", err
+	// Another's last stage writes no state, but it calls our hook at the end.
+	if _, err := os.Stat(stopped(host.RunDir(c.ID))); err == nil {
+		return Exited, nil
 	}
-	for _, e := range entries {
-		if e.Class == undo.Exit {
-			return Created, nil
-		}
+	return Created, nil
+}
+
+func stopped(runDir string) string { return filepath.Join(runDir, "stopped") }
+
+// Poststop is what the hook of that name does, by which any runtime cleans up
+// after our stages when the program has ended: it replays the undo of class
+// exit. Of what the hook is told only the run dir is certain.
+func Poststop(runDir string) error {
+	err := undo.Open(runDir).Replay("", undo.Exit)
+	// rm may have been faster.
+	if werr := os.WriteFile(stopped(runDir), nil, 0o600); werr != nil && !errors.Is(werr, fs.ErrNotExist) {
+		err = errors.Join(err, werr)
 	}
-	if len(entries) == 0 {
-		return Created, nil // made before the machine was started
-	}
-	return Exited, nil
+	return err
 }
 
 // ErrRunning is a container that must not run for what is asked.
 var ErrRunning = errors.New("is running")
 
-// Remove undoes everything of a container that does not run and forgets it.
+// Remove undoes everything of a container that does not run and forgets it. If
+// it is killed, gc goes on with it.
 func Remove(host stage.Host, st *store.Store, id string) error {
+	state, err := st.State(id)
+	if err == nil && !state.Remove {
+		state.Remove = true
+		err = st.PutState(id, state)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove %s: %w", id, err)
+	}
 	log := undo.Open(host.RunDir(id))
 	if err := log.Replay(""); err != nil {
 		return fmt.Errorf("remove %s: %w", id, err)

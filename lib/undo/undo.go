@@ -170,7 +170,9 @@ func (l *Log) names() ([]string, error) {
 
 // Replay undoes, newest first, the entries of the given classes (none: all)
 // and of the given stage ("": all). An entry goes when its operation is done;
-// one that fails stays, the others are tried all the same.
+// one that fails stays, the others are tried all the same. A stage's own are
+// those of our program: what runs another's in its place is for who replays
+// all, since that program may have ours do a part of its work.
 func (l *Log) Replay(stage string, classes ...string) error {
 	entries, err := l.Entries()
 	if err != nil {
@@ -179,7 +181,7 @@ func (l *Log) Replay(stage string, classes ...string) error {
 	slices.Reverse(entries)
 	var errs []error
 	for _, e := range entries {
-		if stage != "" && e.Stage != stage || len(classes) > 0 && !slices.Contains(classes, e.Class) {
+		if stage != "" && (e.Stage != stage || e.Op == OpDown) || len(classes) > 0 && !slices.Contains(classes, e.Class) {
 			continue
 		}
 		if err := l.Undo(e); err != nil {
