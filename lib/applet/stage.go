@@ -62,7 +62,7 @@ func (s Stage) Applet() Applet {
 // NeedRoot refuses to go on as another user than root.
 func NeedRoot() error {
 	if uid := os.Geteuid(); uid != 0 {
-		return &ExitError{Failed, notRoot(uid)}
+		return notRoot(uid)
 	}
 	return nil
 }
