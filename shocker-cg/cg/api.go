@@ -9,11 +9,11 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"shocker.sh/lib/cgroup/group"
+	"shocker.sh/lib/cgroup/resources"
+	"shocker.sh/lib/cgroup/stats"
 	"shocker.sh/lib/record"
 	"shocker.sh/lib/stage"
-	"shocker.sh/shocker-cg/internal/group"
-	"shocker.sh/shocker-cg/internal/resources"
-	"shocker.sh/shocker-cg/internal/stats"
 )
 
 // Group is the cgroup of one container, in all hierarchies of the machine. It

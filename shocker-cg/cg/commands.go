@@ -13,8 +13,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"shocker.sh/lib/applet"
+	"shocker.sh/lib/cgroup/group"
 	"shocker.sh/lib/stage"
-	"shocker.sh/shocker-cg/internal/group"
 )
 
 // patience limits how long freezing and killing may take.

@@ -3,8 +3,8 @@ package cg
 import (
 	"errors"
 
-	"shocker.sh/shocker-cg/internal/group"
-	"shocker.sh/shocker-cg/internal/resources"
+	"shocker.sh/lib/cgroup/group"
+	"shocker.sh/lib/cgroup/resources"
 )
 
 // ErrLimit is a limit that cannot be meant.

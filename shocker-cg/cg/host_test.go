@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/applet"
+	"shocker.sh/lib/cgroup/hierarchy"
 	"shocker.sh/lib/stage"
-	"shocker.sh/shocker-cg/internal/hierarchy"
 )
 
 // The test binary is also shocker-cg, and a program to be run in a group.

@@ -12,9 +12,9 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"shocker.sh/lib/applet"
+	"shocker.sh/lib/cgroup/group"
+	"shocker.sh/lib/cgroup/hierarchy"
 	"shocker.sh/lib/stage"
-	"shocker.sh/shocker-cg/internal/group"
-	"shocker.sh/shocker-cg/internal/hierarchy"
 )
 
 // listed is a group with the name it has below the parent.

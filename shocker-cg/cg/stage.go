@@ -9,11 +9,11 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"shocker.sh/lib/applet"
+	"shocker.sh/lib/cgroup/group"
+	"shocker.sh/lib/cgroup/resources"
 	"shocker.sh/lib/record"
 	"shocker.sh/lib/stage"
 	"shocker.sh/lib/undo"
-	"shocker.sh/shocker-cg/internal/group"
-	"shocker.sh/shocker-cg/internal/resources"
 )
 
 // Stage makes a container's cgroup, PARENT/ID in every hierarchy, and limits

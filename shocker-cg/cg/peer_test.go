@@ -1,6 +1,7 @@
-package resources
+package cg
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,8 +17,9 @@ import (
 	peer2 "github.com/opencontainers/cgroups/fs2"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"shocker.sh/lib/cgroup/group"
+	"shocker.sh/lib/cgroup/resources"
 	"shocker.sh/lib/undo"
-	"shocker.sh/shocker-cg/internal/group"
 )
 
 // What runc's library makes of a config is what we make of it: the files of two
@@ -55,27 +57,36 @@ func TestSameAsOpencontainersCgroups(t *testing.T) {
 			`{"allow":true,"type":"c","major":1,"minor":5,"access":"r"},{"allow":true,"type":"c","major":1,"minor":5,"access":"wm"},` +
 			`{"allow":false,"type":"c","major":1,"minor":5,"access":"m"}]}`},
 	} {
-		first := parse(t, updates[0])
+		first := limitsOf(t, updates[0])
 		ours := newGroup(t, fmt.Sprintf("ours-%d", i), first)
 		theirs := newGroup(t, fmt.Sprintf("theirs-%d", i), first)
-		for _, resources := range updates {
-			r := parse(t, resources)
-			p, err := New(ours, r)
+		for _, update := range updates {
+			r := limitsOf(t, update)
+			p, err := resources.New(ours, r)
 			if err == nil {
 				err = p.Apply()
 			}
 			if err != nil {
-				t.Fatalf("%s: %v", resources, err)
+				t.Fatalf("%s: %v", update, err)
 			}
 			if err := p.Check(); err != nil {
-				t.Errorf("%s: %v", resources, err)
+				t.Errorf("%s: %v", update, err)
 			}
 			if err := setPeer(theirs, r); err != nil {
-				t.Fatalf("%s: the library: %v", resources, err)
+				t.Fatalf("%s: the library: %v", update, err)
 			}
-			compare(t, resources, ours, theirs)
+			compare(t, update, ours, theirs)
 		}
 	}
+}
+
+func limitsOf(t *testing.T, text string) *specs.LinuxResources {
+	t.Helper()
+	var r *specs.LinuxResources
+	if err := json.Unmarshal([]byte(text), &r); err != nil {
+		t.Fatal(err)
+	}
+	return r
 }
 
 // newGroup makes a group with the controllers that r needs.
@@ -85,7 +96,7 @@ func newGroup(t *testing.T, name string, r *specs.LinuxResources) *group.Group {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := New(g, r)
+	p, err := resources.New(g, r)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +115,7 @@ func newGroup(t *testing.T, name string, r *specs.LinuxResources) *group.Group {
 // figures are files that change by themselves.
 var figures = regexp.MustCompile(`stat|usage|current|events|pressure|peak|procs|tasks|threads|cpuacct|failcnt|slabinfo`)
 
-func compare(t *testing.T, resources string, a, b *group.Group) {
+func compare(t *testing.T, update string, a, b *group.Group) {
 	t.Helper()
 	for i, dir := range a.Dirs() {
 		entries, err := os.ReadDir(dir)
@@ -121,7 +132,7 @@ func compare(t *testing.T, resources string, a, b *group.Group) {
 				continue // a file to be written only
 			}
 			if string(ours) != string(theirs) {
-				t.Errorf("%s: %s is %q; by the library %q", resources, filepath.Join(dir, e.Name()), ours, theirs)
+				t.Errorf("%s: %s is %q; by the library %q", update, filepath.Join(dir, e.Name()), ours, theirs)
 			}
 		}
 	}
@@ -149,6 +160,13 @@ func setPeer(g *group.Group, r *specs.LinuxResources) error {
 		return err
 	}
 	return m.Set(c.Resources)
+}
+
+func amount(n *int64) int64 {
+	if n == nil {
+		return 0
+	}
+	return *n
 }
 
 // translate does what runc does before it calls the library.

@@ -12,8 +12,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-	"shocker.sh/shocker-cg/internal/devices"
-	"shocker.sh/shocker-cg/internal/group"
+	"shocker.sh/lib/cgroup/devices"
+	"shocker.sh/lib/cgroup/group"
 )
 
 // value is what one file of a controller shall hold.

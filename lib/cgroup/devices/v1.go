@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"shocker.sh/shocker-cg/internal/group"
+	"shocker.sh/lib/cgroup/group"
 )
 
 // change is one line for devices.allow or devices.deny.

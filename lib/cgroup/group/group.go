@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"shocker.sh/shocker-cg/internal/hierarchy"
+	"shocker.sh/lib/cgroup/hierarchy"
 )
 
 // Group is a cgroup, which may or may not exist.

@@ -8,7 +8,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-	"shocker.sh/shocker-cg/internal/group"
+	"shocker.sh/lib/cgroup/group"
 )
 
 func hugetlb1(r *specs.LinuxResources) ([]value, error) { return hugetlb(r, "limit_in_bytes") }

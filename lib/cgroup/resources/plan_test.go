@@ -8,8 +8,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-	"shocker.sh/shocker-cg/internal/group"
-	"shocker.sh/shocker-cg/internal/hierarchy"
+	"shocker.sh/lib/cgroup/group"
+	"shocker.sh/lib/cgroup/hierarchy"
 )
 
 func version1() *group.Group {

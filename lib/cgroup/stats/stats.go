@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"strings"
 
-	"shocker.sh/shocker-cg/internal/group"
+	"shocker.sh/lib/cgroup/group"
 )
 
 // Stats of one cgroup. A part is missing where the machine does not have its

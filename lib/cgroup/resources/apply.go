@@ -9,8 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"shocker.sh/shocker-cg/internal/devices"
-	"shocker.sh/shocker-cg/internal/group"
+	"shocker.sh/lib/cgroup/devices"
+	"shocker.sh/lib/cgroup/group"
 )
 
 // Apply writes the plan to the kernel. The group must be there.

@@ -11,8 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"shocker.sh/lib/cgroup/hierarchy"
 	"shocker.sh/lib/undo"
-	"shocker.sh/shocker-cg/internal/hierarchy"
 )
 
 // Controllers of cgroup v2 that a group wants to be handed down.

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"shocker.sh/shocker-cg/internal/hierarchy"
+	"shocker.sh/lib/cgroup/hierarchy"
 )
 
 // freezer returns the hierarchy whose freezer stops the group's processes.
