@@ -13,6 +13,8 @@ var (
 	ErrTableFull = errors.New("spawn: the table is full")
 	// ErrDied is a child that was killed before it executed its program.
 	ErrDied = errors.New("the process was killed before it executed its program")
+	// ErrNotHeld is a place where no child waits to be let go.
+	ErrNotHeld = errors.New("no process waits for its start")
 	// ErrGone is a process that has ended, whoever has its number now.
 	ErrGone = errors.New("the process has ended")
 )

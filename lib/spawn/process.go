@@ -30,6 +30,8 @@ type Process struct {
 	table *Table
 	first int // pid of the process that Start cloned; 0: reaped
 	pidfd *os.File
+	// attached is a child of another process than ours: see Attach.
+	attached bool
 }
 
 // Options of Start.
@@ -148,19 +150,30 @@ func (p *Process) read(ctx context.Context, b []byte) (int, error) {
 // failure says why the child's end of the pipe is closed; nil if it is
 // because the program was executed.
 func (p *Process) failure() error {
-	t := p.table
-	i := (uintptr(t.head.current)-uintptr(unsafe.Pointer(t.at(0))))/unsafe.Sizeof(step{}) - maxFirst
-	if int(i) >= len(t.steps) { // among the first: closing cannot fail
+	s := p.table.current()
+	if s == nil { // among the first: closing cannot fail
 		return ErrDied
 	}
-	s := t.steps[i]
-	if t.head.errno != 0 {
-		return &StepError{s.name, unix.Errno(-t.head.errno)}
+	if errno := p.table.head.errno; errno != 0 {
+		return &StepError{s.name, unix.Errno(-errno)}
 	}
 	if s.nr == unix.SYS_EXECVE {
 		return nil
 	}
 	return fmt.Errorf("%w: in the step: %s", ErrDied, s.name)
+}
+
+// Tried returns, of a child that has not executed its program, why each path
+// that its table names for it could not be executed; 0 where it did not come
+// to try.
+func (p *Process) Tried() []unix.Errno {
+	var all []unix.Errno
+	for i := range int(p.table.head.steps) {
+		if s := p.table.at(maxFirst + i); s.nr == unix.SYS_EXECVE {
+			all = append(all, unix.Errno(max(-s.result, 0)))
+		}
+	}
+	return all
 }
 
 // Pid returns the pid of the process that goes on after the last Clone. It
@@ -225,6 +238,9 @@ func wait(pid int) (status unix.WaitStatus, err error) {
 
 // Kill kills what has been started, of a start that failed, and reaps it.
 func (p *Process) Kill() error {
+	if p.attached {
+		return killHeld(p.pidfd)
+	}
 	first, err := p.first, error(nil)
 	if first != 0 {
 		p.first = 0
@@ -235,6 +251,21 @@ func (p *Process) Kill() error {
 		err = errors.Join(err, kill(pid))
 	}
 	return err
+}
+
+// killHeld kills a process that is not our child, and waits for its end.
+func killHeld(pidfd *os.File) error {
+	err := unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return os.NewSyscallError("pidfd_send_signal", err)
+	}
+	return sys.Retry(func() error {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}, -1)
+		return err
+	})
 }
 
 func kill(pid int) error {

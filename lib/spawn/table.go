@@ -17,7 +17,7 @@ type step struct {
 	result   int64
 	ignore   int64 // -errno that is no failure
 	flags    uint64
-	_        uint64
+	name     uint64 // address of what is tried on what; 0: only our process knows
 }
 
 // Flags of a step, known to the stub.
@@ -26,6 +26,7 @@ const (
 	stepData  = 1 << 1 // a result of 0 is the end of a file, and a failure
 
 	stepMayFail = 1 << 2 // no errno is a failure
+	stepHold    = 1 << 3 // see NewTableIn; nothing to the stub
 )
 
 // header is what the stub and the parent tell each other.
@@ -36,8 +37,9 @@ type header struct {
 	oldSigs uint64
 	noSigs  uint64
 	pid     int32 // of the process that goes on, by CLONE_PARENT_SETTID
-	_       int32
+	steps   int32 // how many there are
 	scratch uint64
+	base    uint64 // address of the header in the child
 }
 
 // The stub knows these numbers.
@@ -92,6 +94,7 @@ type Table struct {
 	err   error
 
 	status, release pipe
+	hold            *os.File // see NewTableIn
 }
 
 type pipe struct{ r, w *os.File }
@@ -99,19 +102,10 @@ type pipe struct{ r, w *os.File }
 // NewTable makes an empty table. It must be closed, or started and its
 // Process closed.
 func NewTable() (*Table, error) {
-	if !supported {
-		return nil, ErrUnsupported
-	}
-	mem, err := unix.Mmap(-1, 0, tableSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	t, err := newTable(-1, unix.MAP_ANONYMOUS)
 	if err != nil {
-		return nil, os.NewSyscallError("mmap", err)
+		return nil, err
 	}
-	t := &Table{
-		mem:  mem,
-		head: (*header)(unsafe.Pointer(&mem[0])),
-		data: headSize + (maxFirst+maxSteps)*int(unsafe.Sizeof(step{})),
-	}
-	t.head.allSigs = ^uint64(0)
 	if t.status, err = newPipe(); err == nil {
 		t.release, err = newPipe()
 	}
@@ -122,6 +116,25 @@ func NewTable() (*Table, error) {
 	return t, nil
 }
 
+// newTable maps the memory of a table: that of a file, or none's.
+func newTable(fd, flags int) (*Table, error) {
+	if !supported {
+		return nil, ErrUnsupported
+	}
+	mem, err := unix.Mmap(fd, 0, tableSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE|flags)
+	if err != nil {
+		return nil, os.NewSyscallError("mmap", err)
+	}
+	t := &Table{
+		mem:  mem,
+		head: (*header)(unsafe.Pointer(&mem[0])),
+		data: headSize + (maxFirst+maxSteps)*int(unsafe.Sizeof(step{})),
+	}
+	t.head.allSigs = ^uint64(0)
+	t.head.base = uint64(uintptr(unsafe.Pointer(t.head)))
+	return t, nil
+}
+
 func newPipe() (p pipe, err error) {
 	p.r, p.w, err = os.Pipe()
 	return p, err
@@ -129,7 +142,7 @@ func newPipe() (p pipe, err error) {
 
 // Close frees the table. A child that waits for us exits.
 func (t *Table) Close() {
-	for _, f := range []*os.File{t.status.r, t.status.w, t.release.r, t.release.w} {
+	for _, f := range []*os.File{t.status.r, t.status.w, t.release.r, t.release.w, t.hold} {
 		if f != nil {
 			f.Close()
 		}
@@ -226,6 +239,10 @@ func (t *Table) add(name string) *Step {
 	}
 	s := &Step{t.at(maxFirst + len(t.steps)), name}
 	t.steps = append(t.steps, s)
+	t.head.steps = int32(len(t.steps))
+	if t.hold != nil {
+		s.step.name = uint64(t.String(name))
+	}
 	return s
 }
 

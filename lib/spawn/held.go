@@ -1,0 +1,165 @@
+package spawn
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A held child outlives the process that has started it, until another one
+// lets it go on. What both have to know lies in a directory:
+//
+//	DIR/table    the table's memory
+//	DIR/hold     FIFO: the child reads a byte from it, and goes on
+//	DIR/status   FIFO: it ends when the child has executed its program or died
+//
+//	create (P)                     child                      start (P2)
+//	NewTableIn, ..., Start ─────▶
+//	Notified    ◀───────────────   Notify
+//	Close, exit                    Hold
+//	                                      ◀──── "g" ────────  Attach, Release
+//	                               Exec   ───── end of file ▶ Started
+const (
+	tableFile  = "table"
+	holdFile   = "hold"
+	statusFile = "status"
+)
+
+// NewTableIn makes an empty table whose child can be held. The directory should
+// be on a tmpfs, and pass nobody but root.
+func NewTableIn(dir string) (_ *Table, retErr error) {
+	f, err := os.OpenFile(filepath.Join(dir, tableFile), os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if err := f.Truncate(tableSize); err != nil {
+		return nil, err
+	}
+	t, err := newTable(int(f.Fd()), 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if retErr != nil {
+			t.Close()
+		}
+	}()
+	for _, name := range []string{holdFile, statusFile} {
+		if err := unix.Mkfifo(filepath.Join(dir, name), 0o600); err != nil {
+			return nil, &os.PathError{Op: "make fifo", Path: filepath.Join(dir, name), Err: err}
+		}
+	}
+	// The child is a writer of it itself: it must not see an end before
+	// somebody has come to let it go on.
+	if t.hold, err = os.OpenFile(filepath.Join(dir, holdFile), os.O_RDWR, 0); err != nil {
+		return nil, err
+	}
+	if t.status.r, err = os.OpenFile(filepath.Join(dir, statusFile), os.O_RDONLY|unix.O_NONBLOCK, 0); err != nil {
+		return nil, err
+	}
+	if t.status.w, err = os.OpenFile(filepath.Join(dir, statusFile), os.O_WRONLY, 0); err != nil {
+		return nil, err
+	}
+	t.release, err = newPipe()
+	return t, err
+}
+
+// Hold adds the waiting for Release by a process that has attached itself; in a
+// table that is not in a directory, for Release by our own.
+func (t *Table) Hold(name string) *Step {
+	s := t.Wait(name)
+	if t.hold != nil {
+		s.flags |= stepHold
+		s.args[0] = uint64(t.hold.Fd())
+		t.Keep(t.hold)
+	}
+	return s
+}
+
+// Attach returns the child that is held in dir, and ErrNotHeld if none is.
+// pidfd is its own, and closed with it.
+func Attach(dir string, pidfd *os.File) (_ *Process, retErr error) {
+	f, err := os.OpenFile(filepath.Join(dir, tableFile), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNotHeld
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || st.Size() != tableSize {
+		return nil, fmt.Errorf("%s: %w: not a whole table", f.Name(), ErrNotHeld)
+	}
+	mem, err := unix.Mmap(int(f.Fd()), 0, tableSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return nil, &os.PathError{Op: "map", Path: f.Name(), Err: err}
+	}
+	t := &Table{mem: mem, head: (*header)(unsafe.Pointer(&mem[0]))}
+	defer func() {
+		if retErr != nil {
+			t.Close()
+		}
+	}()
+	s := t.current()
+	if s == nil || s.flags&stepHold == 0 || s.result != 0 || t.head.errno != 0 {
+		return nil, ErrNotHeld
+	}
+	if t.status.r, err = os.OpenFile(filepath.Join(dir, statusFile), os.O_RDONLY|unix.O_NONBLOCK, 0); err != nil {
+		return nil, err
+	}
+	t.release.w, err = os.OpenFile(filepath.Join(dir, holdFile), os.O_WRONLY|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ENXIO) {
+		return nil, ErrNotHeld
+	}
+	return &Process{table: t, pidfd: pidfd, attached: true}, err
+}
+
+// Unhold takes away what a held child has in dir, once it has been let go or
+// has died.
+func Unhold(dir string) error {
+	var errs []error
+	for _, name := range []string{tableFile, holdFile, statusFile} {
+		if err := os.Remove(filepath.Join(dir, name)); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Held says whether a child is held in dir.
+func Held(dir string) (bool, error) {
+	p, err := Attach(dir, nil)
+	if errors.Is(err, ErrNotHeld) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	p.table.Close()
+	return true, nil
+}
+
+// current is the step that runs, or has failed; nil before the first.
+func (t *Table) current() *Step {
+	n := (t.head.current-t.head.base-headSize)/uint64(unsafe.Sizeof(step{})) - maxFirst
+	if n >= uint64(t.head.steps) {
+		return nil
+	}
+	s := t.at(maxFirst + int(n))
+	if int(n) < len(t.steps) {
+		return t.steps[n]
+	}
+	name := "?"
+	if at := s.name - t.head.base; at < uint64(len(t.mem)) {
+		text, _, _ := bytes.Cut(t.mem[at:], []byte{0})
+		name = string(text)
+	}
+	return &Step{s, name}
+}
