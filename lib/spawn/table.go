@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -191,6 +192,13 @@ func Struct[T any](t *Table, v *T) Ref {
 	return t.Bytes(unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v)))
 }
 
+// Out makes room in the table's memory for what a system call puts there.
+func Out[T any](t *Table) (*T, Ref) {
+	var v T
+	b := t.alloc(int(unsafe.Sizeof(v)))
+	return (*T)(unsafe.Pointer(&b[0])), Ref(unsafe.Pointer(&b[0]))
+}
+
 // Call adds a system call; name says what is tried on what. An argument is an
 // integer, a string, bytes, a Ref, an open file, whose descriptor it is, or an
 // earlier Step, whose result it is.
@@ -281,12 +289,17 @@ func (t *Table) Wait(name string) *Step {
 }
 
 // CloseFrom adds the closing of all descriptors from first up, also those that
-// steps have opened, but for the one that tells our process of the exec.
+// steps have opened, but for the pipes between the child and us, which close
+// when it executes its program.
 func (t *Table) CloseFrom(first int) {
-	status := int(t.status.w.Fd())
-	for _, r := range [][2]uint{{uint(first), uint(status - 1)}, {uint(max(first, status+1)), math.MaxUint32}} {
-		if r[0] <= r[1] {
-			t.Call("close descriptors", unix.SYS_CLOSE_RANGE, r[0], r[1], 0)
+	keep := []int{first - 1, int(t.status.w.Fd()), int(t.release.r.Fd()), math.MaxUint32 + 1}
+	if t.hold != nil {
+		keep = append(keep, int(t.hold.Fd()))
+	}
+	slices.Sort(keep)
+	for i, fd := range keep[1:] {
+		if from := max(first, keep[i]+1); from < fd {
+			t.Call("close descriptors", unix.SYS_CLOSE_RANGE, from, fd-1, 0)
 		}
 	}
 }

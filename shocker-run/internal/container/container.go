@@ -21,11 +21,14 @@
 //	                                                                     unshare ipc; hostname, sysctls, lo
 //	                                                                     mounts, masked and read-only paths
 //	                                                                     pivot_root, drop the host's tree
-//	                                                                     new session, terminal, stdio
-//	                             ◀──────────────────────────────────────  "created"
-//	take the terminal's master; state is "created"
-//	Start ─────────────────────────────────────────────────────────────▶
+//	                                                                     new session, stdio
+//	                             ◀── with a terminal: "opened" ─────────
+//	take its master ───────────────────────────────────────────────────▶
+//	                                                                     close descriptors, working directory,
 //	                                                                     user, capabilities, no_new_privs
+//	                             ◀──────────────────────────────────────  "created"
+//	state is "created"; from here another process may go on (lib/spawn, held.go)
+//	Start ─────────────────────────────────────────────────────────────▶
 //	                             ◀── end of file, or the step ──────────  execve: the program is pid 1
 //	hooks poststart; state is "running"
 //
@@ -55,6 +58,9 @@ type Options struct {
 	Bundle     string      // directory that relative paths of the config count from
 	CgroupRoot string      // /sys/fs/cgroup
 	Stdio      [3]*os.File // descriptors 0 to 2, unless the process has a terminal
+	// HoldIn is a directory where the container waits for a start by another
+	// process (Reopen), and outlives ours; "" is one by our own.
+	HoldIn string
 	// OwnStdio gives stdio to the container's user, once its ids are known.
 	OwnStdio func(uid, gid int) error
 	// MapRoot id-maps a root that does not belong to the container's users.
@@ -71,10 +77,10 @@ type Container struct {
 	spec   *specs.Spec
 	o      Options
 	proc   *spawn.Process
-	execs  []*spawn.Step
 	cg     *cgroups
 	setup  *setup
 	master *spawn.Step
+	found  []*lookup // with HoldIn
 	ended  bool
 	// Console is the terminal's master, with process.terminal; the caller
 	// closes it.
@@ -139,13 +145,52 @@ func Create(ctx context.Context, spec *specs.Spec, o Options) (_ *Container, ret
 	if err := c.furnish(ctx); err != nil {
 		return nil, err
 	}
+	return c, c.created(ctx)
+}
+
+// created lets the process go on until it waits for its start, and takes over
+// what it has ready.
+func (c *Container) created(ctx context.Context) error {
 	if err := c.proc.Release(); err != nil {
-		return nil, err
+		return err
+	}
+	if c.master != nil {
+		if err := c.proc.Notified(ctx); err != nil {
+			return c.explain(err)
+		}
+		var err error
+		if c.Console, err = takeConsole(c.proc, c.master); err != nil {
+			return err
+		}
+		if err := c.proc.Release(); err != nil {
+			return err
+		}
 	}
 	if err := c.proc.Notified(ctx); err != nil {
-		return nil, c.explain(err)
+		return c.explain(err)
 	}
-	return c, c.take()
+	if err := c.lookedUp(); err != nil {
+		return err
+	}
+	if err := c.proc.Reap(); err != nil {
+		return err
+	}
+	pidfd, err := c.proc.Pidfd()
+	if err != nil {
+		return err
+	}
+	c.Identity, err = spawn.Identify(c.proc.Pid(), pidfd)
+	return err
+}
+
+// Reopen returns a container that another process has created with the same
+// spec and options. pidfd is that of its process, and closed with it.
+func Reopen(spec *specs.Spec, o Options, identity spawn.Identity, pidfd *os.File) (*Container, error) {
+	proc, err := spawn.Attach(o.HoldIn, pidfd)
+	if err != nil {
+		return nil, err
+	}
+	return &Container{spec: spec, o: o, proc: proc, Identity: identity}, nil
 }
 
 // prepare does what needs no process yet.
@@ -275,22 +320,6 @@ func (c *Container) mapRoot(pid int) error {
 	}
 	defer user.Close()
 	return setAttr(c.setup.tree, false, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(user.Fd())})
-}
-
-// take takes over what the waiting process has ready.
-func (c *Container) take() error {
-	if err := c.proc.Reap(); err != nil {
-		return err
-	}
-	pidfd, err := c.proc.Pidfd()
-	if err != nil {
-		return err
-	}
-	if c.Identity, err = spawn.Identify(c.proc.Pid(), pidfd); err != nil || c.master == nil {
-		return err
-	}
-	c.Console, err = takeConsole(c.proc, c.master)
-	return err
 }
 
 // takeConsole copies the terminal's master from the process that opened it,

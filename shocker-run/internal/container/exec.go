@@ -36,9 +36,10 @@ var allKinds = []struct {
 //	                               clone(PARENT) ──────────▶
 //	                 ◀──────────────────────────────────────  "joined"
 //	cgroups, rlimits ──────────────────────────────────────▶
-//	                                                          session, terminal, stdio
+//	                                                          session, terminal, stdio,
+//	                                                          user, capabilities
 //	                 ◀──────────────────────────────────────  "created"
-//	Start            ──────────────────────────────────────▶  user, capabilities, execve
+//	Start            ──────────────────────────────────────▶  execve
 //
 // target is the container's first process, by pid and pidfd. What Exec
 // returns is used as a Container, but for its hooks.
@@ -82,13 +83,7 @@ func Exec(ctx context.Context, spec *specs.Spec, process *specs.Process, pid int
 			return nil, err
 		}
 	}
-	if err := c.proc.Release(); err != nil {
-		return nil, err
-	}
-	if err := c.proc.Notified(ctx); err != nil {
-		return nil, c.explain(err)
-	}
-	return c, c.take()
+	return c, c.created(ctx)
 }
 
 // cloneExec writes the steps of the process and starts it.
@@ -126,17 +121,11 @@ func (c *Container) cloneExec(pid int, target *os.File) (err error) {
 			Flags: unix.O_RDWR | unix.O_NOCTTY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS,
 		})
 		c.master = b.Call("open a terminal", unix.SYS_OPENAT2, unix.AT_FDCWD, "/dev/pts/ptmx", how, unix.SizeofOpenHow)
-		slave := b.peer(c.master, p.User.UID)
-		b.stdio([3]any{slave, slave, slave})
+		c.handOver(b, b.peer(c.master, p.User.UID))
 	} else {
 		b.stdio([3]any{c.o.Stdio[0], c.o.Stdio[1], c.o.Stdio[2]})
 	}
-	b.Notify("tell that the process is created")
-	b.Wait("wait for the start")
-	b.CloseFrom(3)
-	b.changeDir(p.Cwd)
-	b.identity(p, s.caps, s.last)
-	c.execs = b.exec(p)
+	c.finish(b)
 	if c.proc, err = t.Start(spawn.Options{}); err != nil {
 		t.Close()
 	}

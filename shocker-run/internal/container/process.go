@@ -167,17 +167,53 @@ func candidates(program string, env []string) []string {
 
 // exec ends the table: the program, or what is in the way at each of its
 // candidates.
-func (b *builder) exec(p *specs.Process) []*spawn.Step {
+func (b *builder) exec(p *specs.Process) {
 	args, env := b.Strings(p.Args), b.Strings(p.Env)
 	b.Signals()
-	var steps []*spawn.Step
 	all := candidates(p.Args[0], p.Env)
 	for i, path := range all {
 		s := b.Call("execute "+path, unix.SYS_EXECVE, path, args, env)
 		if i < len(all)-1 {
 			s.IgnoreAny()
 		}
-		steps = append(steps, s)
 	}
-	return steps
+}
+
+// lookup is what the process finds at one path of its program.
+type lookup struct {
+	access, look *spawn.Step
+	stat         *unix.Stat_t
+}
+
+// lookUp looks for the program as its user, before the start: an engine wants
+// to hear from create that there is none.
+func (b *builder) lookUp(p *specs.Process) (found []*lookup) {
+	const executable = 1 // X_OK
+	for _, path := range candidates(p.Args[0], p.Env) {
+		stat, at := spawn.Out[unix.Stat_t](b.Table)
+		l := &lookup{stat: stat}
+		l.access = b.Call("look for "+path, unix.SYS_FACCESSAT2, unix.AT_FDCWD, path, executable, unix.AT_EACCESS).IgnoreAny()
+		l.look = b.Call("look at "+path, unix.SYS_NEWFSTATAT, unix.AT_FDCWD, path, at, 0).IgnoreAny()
+		found = append(found, l)
+	}
+	return found
+}
+
+// lookedUp says what lookUp has found.
+func (c *Container) lookedUp() error {
+	var tried []unix.Errno
+	for _, l := range c.found {
+		errno := unix.Errno(max(-l.access.Result(), -l.look.Result(), 0))
+		if errno == 0 && l.stat.Mode&unix.S_IFMT != unix.S_IFREG {
+			errno = unix.EACCES
+		}
+		if errno == 0 {
+			return nil
+		}
+		tried = append(tried, errno)
+	}
+	if tried == nil {
+		return nil
+	}
+	return notExecuted(c.spec.Process.Args[0], tried)
 }

@@ -85,34 +85,35 @@ func (c *Container) Close() { c.proc.Close() }
 
 // explain says in words what it means that a step failed.
 func (c *Container) explain(err error) error {
-	return explain(err, c.execs, c.spec.Process.Args[0])
+	var step *spawn.StepError
+	if !errors.As(err, &step) || !strings.HasPrefix(step.Step, "execute ") {
+		return err
+	}
+	errno, _ := step.Err.(unix.Errno)
+	return notExecuted(c.spec.Process.Args[0], append(c.proc.Tried(), errno))
 }
 
-func explain(err error, execs []*spawn.Step, program string) error {
-	var step *spawn.StepError
-	if !errors.As(err, &step) {
-		return err
-	}
-	if !strings.HasPrefix(step.Step, "execute ") {
-		return err
-	}
-	path := strings.TrimPrefix(step.Step, "execute ")
-	for _, e := range execs {
+// notExecuted says in words why none of the paths of a program could be
+// executed.
+func notExecuted(program string, tried []unix.Errno) error {
+	errno := tried[len(tried)-1]
+	for _, e := range tried {
 		// Something that is there and cannot be executed tells more than a
 		// place where nothing is.
-		if errno := unix.Errno(-e.Result()); errno != 0 && errno != unix.ENOENT && errno != unix.ENOTDIR {
-			step.Err = errno
+		if e != 0 && e != unix.ENOENT && e != unix.ENOTDIR {
+			errno = e
 		}
 	}
-	switch {
-	case errors.Is(step.Err, unix.ENOENT) && strings.Contains(program, "/"):
-		return fmt.Errorf("%q: %w: it, or the interpreter that it names, does not exist", program, ErrNotFound)
-	case errors.Is(step.Err, unix.ENOENT), errors.Is(step.Err, unix.ENOTDIR):
+	switch errno {
+	case unix.ENOENT, unix.ENOTDIR:
+		if strings.Contains(program, "/") {
+			return fmt.Errorf("%q: %w: it, or the interpreter that it names: %w", program, ErrNotFound, errno)
+		}
 		return fmt.Errorf("%q: %w in $PATH", program, ErrNotFound)
-	case errors.Is(step.Err, unix.EACCES):
-		return fmt.Errorf("%q: %w: %w: %s is a directory, not executable or on a noexec mount", program, ErrNotExecutable, step.Err, path)
-	case errors.Is(step.Err, unix.ENOEXEC):
-		return fmt.Errorf("%q: %w: %w: %s is not a program for this machine, and has no #! line", program, ErrNotExecutable, step.Err, path)
+	case unix.EACCES:
+		return fmt.Errorf("%q: %w: %w: it is a directory, not executable or on a noexec mount", program, ErrNotExecutable, errno)
+	case unix.ENOEXEC:
+		return fmt.Errorf("%q: %w: %w: it is not a program for this machine, and has no #! line", program, ErrNotExecutable, errno)
 	}
-	return fmt.Errorf("%q: %w: %w", program, ErrNotExecutable, step.Err)
+	return fmt.Errorf("%q: %w: %w", program, ErrNotExecutable, errno)
 }

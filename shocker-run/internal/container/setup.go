@@ -52,7 +52,7 @@ func isNet(sysctl string) bool { return strings.HasPrefix(sysctlPath(sysctl), "n
 // clone writes the steps of the container's process and starts it.
 func (c *Container) clone() error {
 	s := c.setup
-	t, err := spawn.NewTable()
+	t, err := c.newTable()
 	if err != nil {
 		return err
 	}
@@ -78,6 +78,13 @@ func (c *Container) clone() error {
 		t.Close()
 	}
 	return err
+}
+
+func (c *Container) newTable() (*spawn.Table, error) {
+	if c.o.HoldIn != "" {
+		return spawn.NewTableIn(c.o.HoldIn)
+	}
+	return spawn.NewTable()
 }
 
 // join joins namespaces: those of the host first, over which the container's
@@ -162,12 +169,24 @@ func (c *Container) steps(b *builder) error {
 	b.Call("make a session", unix.SYS_SETSID)
 	b.Call("make a keyring", unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, "_ses."+c.o.ID).Ignore(unix.ENOSYS)
 	c.connect(b, pts)
-	b.Wait("wait for the start")
+	c.finish(b)
+	return nil
+}
+
+// finish makes the process what its config says, waits for the start, and
+// executes the program. What can fail fails before: whoever creates a
+// container learns of it.
+func (c *Container) finish(b *builder) {
+	p := c.spec.Process
 	b.CloseFrom(3)
 	b.changeDir(p.Cwd)
-	b.identity(p, s.caps, s.last)
-	c.execs = b.exec(p)
-	return nil
+	b.identity(p, c.setup.caps, c.setup.last)
+	if c.o.HoldIn != "" {
+		c.found = b.lookUp(p)
+	}
+	b.Notify("tell that the container is created")
+	b.Hold("wait for the start")
+	b.exec(p)
 }
 
 // names sets the names of the host.
@@ -205,12 +224,11 @@ func (c *Container) tune(b *builder, proc any) error {
 	return c.furnishNet(b, proc)
 }
 
-// connect gives the process its stdio and tells that it is created.
+// connect gives the process its stdio.
 func (c *Container) connect(b *builder, pts any) {
 	p := c.spec.Process
 	if !p.Terminal {
 		b.stdio([3]any{c.o.Stdio[0], c.o.Stdio[1], c.o.Stdio[2]})
-		b.Notify("tell that the container is created")
 		return
 	}
 	if pts == nil {
@@ -222,6 +240,13 @@ func (c *Container) connect(b *builder, pts any) {
 		console := b.Call("copy the terminal's mount", unix.SYS_OPEN_TREE, slave, "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
 		b.attach("mount the terminal on /dev/console", console, b.inRoot("dev/console", unix.O_PATH))
 	}
+	c.handOver(b, slave)
+}
+
+// handOver gives the process its terminal as stdio, and lets us take the
+// master before descriptors are closed.
+func (c *Container) handOver(b *builder, slave any) {
 	b.stdio([3]any{slave, slave, slave})
-	b.Notify("tell that the container is created")
+	b.Notify("tell that the terminal is open")
+	b.Wait("wait for the terminal to be taken")
 }
