@@ -8,8 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +17,7 @@ import (
 	"shocker.sh/lib/store"
 	"shocker.sh/lib/sys"
 	"shocker.sh/shocker-run/internal/logs"
+	"shocker.sh/shocker-run/internal/signals"
 )
 
 // Alive says whether the container's first process is there.
@@ -96,29 +95,12 @@ func stopSignal(host stage.Host, id string) (unix.Signal, error) {
 	if name == "" {
 		return unix.SIGTERM, nil
 	}
-	return ParseSignal(name)
+	return signals.Parse(name)
 }
 
 // ParseSignal reads a signal by its number or by its name, with or without
 // SIG.
-func ParseSignal(s string) (unix.Signal, error) {
-	if n, err := strconv.Atoi(s); err == nil && n > 0 && n < 65 {
-		return unix.Signal(n), nil
-	}
-	name := strings.ToUpper(s)
-	if !strings.HasPrefix(name, "SIG") {
-		name = "SIG" + name
-	}
-	if sig := unix.SignalNum(name); sig != 0 {
-		return sig, nil
-	}
-	if rest, ok := strings.CutPrefix(name, "SIGRTMIN"); ok { // 34 with glibc and musl
-		if n, err := strconv.Atoi("0" + strings.TrimPrefix(rest, "+")); err == nil && n <= 30 {
-			return unix.Signal(34 + n), nil
-		}
-	}
-	return 0, fmt.Errorf("%q is not a signal", s)
-}
+func ParseSignal(s string) (unix.Signal, error) { return signals.Parse(s) }
 
 // ended waits until the process has ended: its pidfd is readable then.
 func ended(ctx context.Context, pidfd *os.File) error {

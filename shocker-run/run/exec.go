@@ -14,6 +14,7 @@ import (
 	"shocker.sh/lib/passwd"
 	"shocker.sh/lib/stage"
 	"shocker.sh/shocker-run/internal/container"
+	"shocker.sh/shocker-run/internal/signals"
 	"shocker.sh/shocker-run/internal/stdio"
 )
 
@@ -144,8 +145,8 @@ func setDefault(env *[]string, v string) {
 }
 
 func execute(ctx context.Context, host stage.Host, spec *specs.Spec, p *specs.Process, pid int, pidfd *os.File, o ExecOptions) (_ int, retErr error) {
-	signals := catch()
-	defer signals.stop()
+	caught := signals.Catch()
+	defer caught.Stop()
 	so := stdio.Options{In: o.In, Out: o.Out, Err: o.Err, Terminal: o.Terminal}
 	if o.Detach && !o.Terminal {
 		so = stdio.Options{Null: true}
@@ -177,8 +178,8 @@ func execute(ctx context.Context, host stage.Host, spec *specs.Spec, p *specs.Pr
 	if o.Detach {
 		return 0, streams.Close()
 	}
-	signals.forward(c, streams)
+	caught.Forward(c, streams)
 	status, err := c.Wait()
-	signals.stop()
+	caught.Stop()
 	return status, errors.Join(err, streams.Finish())
 }

@@ -17,6 +17,7 @@ import (
 	"shocker.sh/lib/undo"
 	"shocker.sh/shocker-run/internal/container"
 	"shocker.sh/shocker-run/internal/logs"
+	"shocker.sh/shocker-run/internal/signals"
 	"shocker.sh/shocker-run/internal/stdio"
 )
 
@@ -81,8 +82,8 @@ func (s *session) run(ctx context.Context) (int, error) {
 			s.lock.Close() // whoever waits for the end reads the state now
 		}
 	}()
-	signals := catch()
-	defer signals.stop()
+	caught := signals.Catch()
+	defer caught.Stop()
 	err := s.start(ctx)
 	if err != nil {
 		return s.failed(err)
@@ -91,9 +92,9 @@ func (s *session) run(ctx context.Context) (int, error) {
 	if s.o.Event != nil {
 		s.o.Event(Event{ID: s.r.ID(), Status: "running", Pid: s.c.Pid()})
 	}
-	signals.forward(s.c, s.streams)
+	caught.Forward(s.c, s.streams)
 	status, err := s.c.Wait()
-	signals.stop()
+	caught.Stop()
 	err = errors.Join(err, s.streams.Finish(), s.end(status))
 	return status, err
 }
@@ -243,4 +244,18 @@ func (s *session) remove() error {
 		return fmt.Errorf("remove %s: %w", s.r.ID(), err)
 	}
 	return s.host.RemoveRun(s.r.ID())
+}
+
+// initialSize gives the program's terminal the size of the caller's, or the
+// one that the config asks for.
+func (s *session) initialSize() error {
+	if s.c.Console == nil {
+		return nil
+	}
+	if size := s.spec.Process.ConsoleSize; size != nil {
+		if err := s.streams.SetSize(uint16(size.Height), uint16(size.Width)); err != nil {
+			return err
+		}
+	}
+	return s.streams.Resize()
 }

@@ -1,4 +1,6 @@
-package run
+// Package signals reads the names of signals, and passes on to a program in a
+// container those that its caller gets.
+package signals
 
 import (
 	"os"
@@ -22,18 +24,18 @@ var forwarded = []os.Signal{
 // that it handles (pid_namespaces(7)).
 const impatience = 3
 
-// signals are those that come to us while a program is started and runs.
-type signals struct {
+// Caught are the signals that come to us while a program is started and runs.
+type Caught struct {
 	ch, broken chan os.Signal
 	done       chan struct{}
 	once       sync.Once
 	idle       sync.WaitGroup
 }
 
-// catch begins to collect signals: those that come before the program runs
+// Catch begins to collect signals: those that come before the program runs
 // are not lost.
-func catch() *signals {
-	s := &signals{ch: make(chan os.Signal, 16), broken: make(chan os.Signal, 1), done: make(chan struct{})}
+func Catch() *Caught {
+	s := &Caught{ch: make(chan os.Signal, 16), broken: make(chan os.Signal, 1), done: make(chan struct{})}
 	for _, sig := range forwarded {
 		if !signal.Ignored(sig) { // nohup
 			signal.Notify(s.ch, sig)
@@ -45,8 +47,8 @@ func catch() *signals {
 	return s
 }
 
-// forward passes the signals on to the program until stop.
-func (s *signals) forward(c *container.Container, streams *stdio.Streams) {
+// Forward passes the signals on to the program until Stop. streams may be nil.
+func (s *Caught) Forward(c *container.Container, streams *stdio.Streams) {
 	s.idle.Go(func() {
 		urgent := 0
 		for {
@@ -54,7 +56,7 @@ func (s *signals) forward(c *container.Container, streams *stdio.Streams) {
 			case <-s.done:
 				return
 			case sig := <-s.ch:
-				if sig == unix.SIGWINCH {
+				if sig == unix.SIGWINCH && streams != nil {
 					_ = streams.Resize() // the next one comes
 					continue
 				}
@@ -70,26 +72,12 @@ func (s *signals) forward(c *container.Container, streams *stdio.Streams) {
 	})
 }
 
-// stop leaves signals to others again.
-func (s *signals) stop() {
+// Stop leaves signals to others again.
+func (s *Caught) Stop() {
 	s.once.Do(func() {
 		signal.Stop(s.ch)
 		close(s.done)
 		s.idle.Wait()
 		signal.Stop(s.broken)
 	})
-}
-
-// initialSize gives the program's terminal the size of the caller's, or the
-// one that the config asks for.
-func (s *session) initialSize() error {
-	if s.c.Console == nil {
-		return nil
-	}
-	if size := s.spec.Process.ConsoleSize; size != nil {
-		if err := s.streams.SetSize(uint16(size.Height), uint16(size.Width)); err != nil {
-			return err
-		}
-	}
-	return s.streams.Resize()
 }
