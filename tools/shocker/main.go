@@ -7,6 +7,7 @@ import (
 	"shocker.sh/lib/applet"
 	"shocker.sh/shocker-cg/cg"
 	"shocker.sh/shocker-net/net"
+	"shocker.sh/shocker-run/oci"
 	"shocker.sh/shocker-run/run"
 	"shocker.sh/tools/container"
 	"shocker.sh/tools/image"
@@ -56,7 +57,7 @@ func main() {
 			applet.Command(system.Parts(stations)),
 			imageSide("unpack", "make an image of blobs"),
 		},
-		Parts: []applet.Applet{spec.Applet, subvol.Stage.Applet(), net.Applet, cg.Applet, pipeline.Applet()},
+		Parts: []applet.Applet{spec.Applet, subvol.Stage.Applet(), net.Applet, cg.Applet, pipeline.Applet(), oci.Applet},
 	}
 	applet.Main(box.Applet())
 }

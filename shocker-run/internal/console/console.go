@@ -80,3 +80,27 @@ func SetSize(f *os.File, rows, columns uint16) error {
 	}
 	return nil
 }
+
+// PassNewlines lets a terminal pass on the newlines that a program writes as
+// they are, without a carriage return: our caller's own terminal adds that.
+func PassNewlines(f *os.File) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var ioctlErr error
+	err = raw.Control(func(fd uintptr) {
+		var mode *unix.Termios
+		if mode, ioctlErr = unix.IoctlGetTermios(int(fd), unix.TCGETS); ioctlErr == nil {
+			mode.Oflag &^= unix.ONLCR
+			ioctlErr = unix.IoctlSetTermios(int(fd), unix.TCSETS, mode)
+		}
+	})
+	if err == nil {
+		err = ioctlErr
+	}
+	if err != nil {
+		return &os.PathError{Op: "set mode of terminal", Path: f.Name(), Err: err}
+	}
+	return nil
+}

@@ -72,6 +72,14 @@ type Options struct {
 	SkipHook func(specs.Hook) bool
 }
 
+// RootPath is where the root of a container lies on the host.
+func (o Options) RootPath(spec *specs.Spec) string {
+	if filepath.IsAbs(spec.Root.Path) {
+		return filepath.Clean(spec.Root.Path)
+	}
+	return filepath.Join(o.Bundle, spec.Root.Path)
+}
+
 // Container is a container's first process.
 type Container struct {
 	spec   *specs.Spec
@@ -236,17 +244,10 @@ func (c *Container) prepare() (err error) {
 	return c.openNulls()
 }
 
-func (c *Container) rootPath() string {
-	if filepath.IsAbs(c.spec.Root.Path) {
-		return filepath.Clean(c.spec.Root.Path)
-	}
-	return filepath.Join(c.o.Bundle, c.spec.Root.Path)
-}
-
 // openRoot copies the mount of the root. One that does not belong to the
 // container's users is to be id-mapped: on disk, ids count from 0.
 func (c *Container) openRoot() (err error) {
-	s, path := c.setup, c.rootPath()
+	s, path := c.setup, c.o.RootPath(c.spec)
 	if s.root, err = os.OpenFile(path, unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return fmt.Errorf("root of the container: %w", err)
 	}
@@ -345,3 +346,6 @@ func takeConsole(proc *spawn.Process, master *spawn.Step) (*os.File, error) {
 	}
 	return os.NewFile(uintptr(fd), "terminal"), nil
 }
+
+// Ended returns a container whose process has ended, for its hooks poststop.
+func Ended(spec *specs.Spec, o Options) *Container { return &Container{spec: spec, o: o} }

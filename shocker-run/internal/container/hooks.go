@@ -48,12 +48,7 @@ func (c *Container) hooks(ctx context.Context, when string, status specs.Contain
 	if c.spec.Hooks == nil {
 		return nil
 	}
-	list := map[string][]specs.Hook{
-		"prestart":      c.spec.Hooks.Prestart, //nolint:staticcheck // deprecated, and still in use
-		"createRuntime": c.spec.Hooks.CreateRuntime,
-		"poststart":     c.spec.Hooks.Poststart,
-		"poststop":      c.spec.Hooks.Poststop,
-	}[when]
+	list := hooksOf(c.spec.Hooks)[when]
 	var errs []error
 	for _, h := range list {
 		if c.o.SkipHook != nil && c.o.SkipHook(h) {
@@ -70,6 +65,16 @@ func (c *Container) hooks(ctx context.Context, when string, status specs.Contain
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// hooksOf are the hooks of a config by their moment.
+func hooksOf(h *specs.Hooks) map[string][]specs.Hook {
+	return map[string][]specs.Hook{
+		"prestart":      h.Prestart, //nolint:staticcheck // deprecated, and still in use
+		"createRuntime": h.CreateRuntime,
+		"poststart":     h.Poststart,
+		"poststop":      h.Poststop,
+	}
 }
 
 // runHook executes a hook with the state on its stdin.

@@ -60,7 +60,12 @@ func (b *builder) becomeRoot() {
 // stdio gives the process its descriptors 0 to 2.
 func (b *builder) stdio(files [3]any) {
 	for i, f := range files {
-		b.Call(fmt.Sprintf("set descriptor %d", i), unix.SYS_DUP3, f, i, 0)
+		name := fmt.Sprintf("set descriptor %d", i)
+		if own, ok := f.(*os.File); ok && int(own.Fd()) == i {
+			b.Call(name, unix.SYS_FCNTL, i, unix.F_SETFD, 0) // dup3 refuses that
+			continue
+		}
+		b.Call(name, unix.SYS_DUP3, f, i, 0)
 	}
 }
 

@@ -132,7 +132,7 @@ func (c *Container) steps(b *builder) error {
 		b.Call("make a cgroup namespace", unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
 	}
 	b.Call("keep mounts from the host", unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_SLAVE, 0)
-	b.Call("attach the root", unix.SYS_MOVE_MOUNT, s.tree, "", unix.AT_FDCWD, c.rootPath(), unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS)
+	b.Call("attach the root", unix.SYS_MOVE_MOUNT, s.tree, "", unix.AT_FDCWD, c.o.RootPath(c.spec), unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS)
 	b.Call("enter the root", unix.SYS_FCHDIR, s.tree)
 	b.Call("set umask", unix.SYS_UMASK, 0o022)
 	b.becomeRoot()

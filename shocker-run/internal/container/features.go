@@ -1,0 +1,48 @@
+package container
+
+import (
+	"maps"
+	"slices"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// What of the specification is there (features.md), from the tables that are
+// used to read a config.
+
+// Namespaces are the kinds that can be made or joined.
+func Namespaces() []string {
+	var all []string
+	for kind := range namespaceFlags {
+		all = append(all, string(kind))
+	}
+	slices.Sort(all)
+	return all
+}
+
+// Capabilities are the names that are known.
+func Capabilities() []string {
+	all := make([]string, len(capNames))
+	for i, name := range capNames {
+		all[i] = "CAP_" + name
+	}
+	return all
+}
+
+// Hooks are the moments at which hooks run.
+func Hooks() []string { return slices.Sorted(maps.Keys(hooksOf(&specs.Hooks{}))) }
+
+// MountOptions are the options that are not given on to the file system.
+func MountOptions() []string {
+	all := []string{"bind", "rbind"}
+	for name := range attrs {
+		all = append(all, name, "r"+name)
+	}
+	for name := range propagations {
+		all = append(all, name, "r"+name)
+	}
+	all = slices.AppendSeq(all, maps.Keys(superFlags))
+	all = slices.AppendSeq(all, maps.Keys(ignored))
+	slices.Sort(all)
+	return slices.Compact(all)
+}

@@ -1,0 +1,178 @@
+package oci
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/cgroup/group"
+	"shocker.sh/lib/spawn"
+	"shocker.sh/lib/sys"
+	"shocker.sh/lib/undo"
+	"shocker.sh/shocker-run/internal/container"
+)
+
+// box is one container: what is kept of it.
+type box struct {
+	tool *tool
+	dir  string
+	kept
+}
+
+// kept is state.json.
+type kept struct {
+	ID      string         `json:"id"`
+	Bundle  string         `json:"bundle"`
+	Created time.Time      `json:"created"`
+	Process spawn.Identity `json:"process"`
+	// Cgroup is the path of the container's group in every hierarchy, "" if
+	// it stays where its creator was.
+	Cgroup string `json:"cgroup,omitempty"`
+}
+
+var validID = regexp.MustCompile(`^[\w+.-]{1,255}$`)
+
+func checkID(id string) error {
+	if !validID.MatchString(id) || id == "." || id == ".." {
+		return fmt.Errorf("%w: %q: letters, digits and _ + . - are taken", ErrInvalidID, id)
+	}
+	return nil
+}
+
+// newBox takes an id. On error of a later step the caller discards it.
+func (t *tool) newBox(id, bundle string) (*box, error) {
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(t.root, 0o700); err != nil {
+		return nil, err
+	}
+	b := &box{tool: t, dir: filepath.Join(t.root, id), kept: kept{ID: id, Bundle: bundle, Created: time.Now().UTC()}}
+	err := os.Mkdir(b.dir, 0o700)
+	if errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("%s: %w", id, ErrExists)
+	}
+	return b, err
+}
+
+// open reads what is kept of a container. One whose create was killed has no
+// state yet, and counts as not there, but to delete --force.
+func (t *tool) open(id string) (*box, error) {
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	b := &box{tool: t, dir: filepath.Join(t.root, id)}
+	data, err := os.ReadFile(b.path("state.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", id, ErrNotExist)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(data, &b.kept); err != nil {
+		return nil, fmt.Errorf("state of %s: %w", id, err)
+	}
+	return b, nil
+}
+
+func (b *box) path(name string) string { return filepath.Join(b.dir, name) }
+
+func (b *box) save() error {
+	data, err := json.Marshal(b.kept)
+	if err != nil {
+		return err
+	}
+	return sys.WriteFile(b.path("state.json"), append(data, '\n'), 0o600, false)
+}
+
+// saveSpec writes down the config that the container runs with.
+func (b *box) saveSpec(spec *specs.Spec) error {
+	data, err := json.Marshal(spec)
+	if err != nil {
+		return err
+	}
+	return sys.WriteFile(b.path("config.json"), append(data, '\n'), 0o600, false)
+}
+
+func (b *box) spec() (*specs.Spec, error) { return readSpec(b.path("config.json")) }
+
+// discard undoes all that was done for the container, and forgets it.
+func (b *box) discard() error {
+	if err := undo.Open(b.dir).Replay(""); err != nil {
+		return fmt.Errorf("delete %s: %w", b.ID, err)
+	}
+	return os.RemoveAll(b.dir)
+}
+
+// lock keeps others from changing the container until the file is closed.
+func (b *box) lock() (*os.File, error) {
+	f, err := os.OpenFile(b.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w", b.ID, ErrNotExist)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := sys.Flock(f, unix.LOCK_EX); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// group is the container's cgroup.
+func (b *box) group() (*group.Group, error) {
+	if b.Cgroup == "" {
+		return nil, fmt.Errorf("%s: %w", b.ID, ErrNoGroup)
+	}
+	return group.New(b.tool.cgroupRoot, b.Cgroup)
+}
+
+const paused specs.ContainerState = "paused" // beyond the specification, as runc's
+
+// status asks the kernel what the container does. The process is nil if it has
+// stopped; the caller closes it.
+func (b *box) status() (specs.ContainerState, *os.File, error) {
+	pidfd, err := b.Process.Open()
+	if errors.Is(err, spawn.ErrGone) {
+		return specs.StateStopped, nil, nil
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	status, err := b.alive()
+	if err != nil {
+		return "", nil, errors.Join(err, pidfd.Close())
+	}
+	return status, pidfd, nil
+}
+
+// alive is the status of a container whose process is there.
+func (b *box) alive() (specs.ContainerState, error) {
+	if b.Cgroup != "" {
+		g, err := b.group()
+		if err != nil {
+			return "", err
+		}
+		if frozen, err := g.Frozen(); frozen || err != nil {
+			return paused, err
+		}
+	}
+	held, err := spawn.Held(b.dir)
+	if held {
+		return specs.StateCreated, err
+	}
+	return specs.StateRunning, err
+}
+
+// options are those with which the container was created.
+func (b *box) options() container.Options {
+	return container.Options{ID: b.ID, Bundle: b.Bundle, CgroupRoot: b.tool.cgroupRoot, HoldIn: b.dir}
+}

@@ -1,0 +1,24 @@
+package oci
+
+import (
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/opencontainers/runtime-spec/specs-go/features"
+
+	"shocker.sh/shocker-run/internal/container"
+)
+
+func (t *tool) features() error {
+	yes, no := true, false
+	return t.printJSON(&features.Features{
+		OCIVersionMin: "1.0.0",
+		OCIVersionMax: specs.Version,
+		Hooks:         container.Hooks(),
+		MountOptions:  container.MountOptions(),
+		Linux: &features.Linux{
+			Namespaces:   container.Namespaces(),
+			Capabilities: container.Capabilities(),
+			Cgroup:       &features.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &yes},
+			IntelRdt:     &features.IntelRdt{Enabled: &no},
+		},
+	})
+}

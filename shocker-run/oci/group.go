@@ -1,0 +1,159 @@
+package oci
+
+import (
+	"os"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/urfave/cli/v2"
+
+	"shocker.sh/lib/applet"
+	"shocker.sh/lib/cgroup/resources"
+)
+
+// groupCommands are those about a container's cgroup.
+func (t *tool) groupCommands() []*cli.Command {
+	return []*cli.Command{
+		t.verb("pause", "stop all processes of a container where they are", nil, func(c *cli.Context, b *box) error {
+			return b.freezer(func() error {
+				g, err := b.group()
+				if err != nil {
+					return err
+				}
+				return g.Freeze(c.Context)
+			}, specs.StateRunning, specs.StateCreated)
+		}),
+		t.verb("resume", "let the processes of a paused container go on", nil, func(_ *cli.Context, b *box) error {
+			return b.freezer(b.thaw, paused)
+		}),
+		t.verb("update", "change the limits of a container", updateFlags, func(c *cli.Context, b *box) error {
+			return b.update(c, t.io.In)
+		}),
+	}
+}
+
+// freezer changes a container that is in one of the given states.
+func (b *box) freezer(change func() error, from ...specs.ContainerState) error {
+	lock, err := b.lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	status, pidfd, err := b.status()
+	if err != nil {
+		return err
+	}
+	if pidfd != nil {
+		defer pidfd.Close()
+	}
+	for _, s := range from {
+		if status == s {
+			return change()
+		}
+	}
+	if from[0] == paused {
+		return ErrNotPaused
+	}
+	return ErrNotRunning
+}
+
+var updateFlags = []cli.Flag{
+	&cli.StringFlag{Name: "resources", Aliases: []string{"r"}, Usage: "`FILE` of linux.resources as JSON, - for stdin, in the place of other flags"},
+	&cli.StringFlag{Name: "memory", Usage: "limit of memory, in bytes or with k, m, g; -1: none"},
+	&cli.StringFlag{Name: "memory-reservation", Usage: "soft limit of memory"},
+	&cli.StringFlag{Name: "memory-swap", Usage: "limit of memory and swap together"},
+	&cli.StringFlag{Name: "kernel-memory", Hidden: true},     // no kernel has it any more
+	&cli.StringFlag{Name: "kernel-memory-tcp", Hidden: true}, // likewise
+	&cli.Uint64Flag{Name: "cpu-share", Usage: "weight of processor time, 2 to 262144"},
+	&cli.Int64Flag{Name: "cpu-quota", Usage: "processor time in a period, in microseconds"},
+	&cli.Uint64Flag{Name: "cpu-burst", Usage: "processor time beyond it that was saved, in microseconds"},
+	&cli.Uint64Flag{Name: "cpu-period", Usage: "the period, in microseconds"},
+	&cli.Int64Flag{Name: "cpu-idle", Usage: "1: only what no one else wants"},
+	&cli.Int64Flag{Name: "cpu-rt-runtime", Usage: "real-time processor time in a period, in microseconds"},
+	&cli.Uint64Flag{Name: "cpu-rt-period", Usage: "the period, in microseconds"},
+	&cli.StringFlag{Name: "cpuset-cpus", Usage: "processors that may be used"},
+	&cli.StringFlag{Name: "cpuset-mems", Usage: "memory nodes that may be used"},
+	&cli.Int64Flag{Name: "pids-limit", Usage: "most processes and threads; -1: no limit"},
+	&cli.UintFlag{Name: "blkio-weight", Usage: "weight of input and output, 10 to 1000"},
+}
+
+// update limits the container anew. What is not given stays as it is.
+func (b *box) update(c *cli.Context, stdin *os.File) error {
+	r, err := asked(c, stdin)
+	if err != nil {
+		return err
+	}
+	lock, err := b.lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	status, pidfd, err := b.status()
+	if err != nil {
+		return err
+	}
+	if status == specs.StateStopped {
+		return ErrNotRunning
+	}
+	defer pidfd.Close()
+	g, err := b.group()
+	if err != nil {
+		return err
+	}
+	plan, err := resources.New(g, r)
+	if err != nil {
+		return err
+	}
+	if err := g.Enable(plan.Controllers()); err != nil {
+		return err
+	}
+	return plan.Apply()
+}
+
+// asked reads the limits that the command line asks for.
+func asked(c *cli.Context, stdin *os.File) (*specs.LinuxResources, error) {
+	r := &specs.LinuxResources{}
+	switch path := c.String("resources"); path {
+	case "":
+	case "-":
+		return r, decode(stdin, "resources on stdin", r)
+	default:
+		return r, readJSON(path, r)
+	}
+	memory, cpu := &specs.LinuxMemory{}, &specs.LinuxCPU{Cpus: c.String("cpuset-cpus"), Mems: c.String("cpuset-mems")}
+	for flag, to := range map[string]**int64{
+		"memory": &memory.Limit, "memory-reservation": &memory.Reservation, "memory-swap": &memory.Swap,
+	} {
+		if !c.IsSet(flag) {
+			continue
+		}
+		n, err := parseBytes(c.String(flag))
+		if err != nil {
+			return nil, applet.Usagef("--%s: %w", flag, err)
+		}
+		*to = &n
+	}
+	for flag, to := range map[string]**int64{"cpu-quota": &cpu.Quota, "cpu-idle": &cpu.Idle, "cpu-rt-runtime": &cpu.RealtimeRuntime} {
+		if c.IsSet(flag) {
+			n := c.Int64(flag)
+			*to = &n
+		}
+	}
+	for flag, to := range map[string]**uint64{
+		"cpu-share": &cpu.Shares, "cpu-period": &cpu.Period, "cpu-burst": &cpu.Burst, "cpu-rt-period": &cpu.RealtimePeriod,
+	} {
+		if c.IsSet(flag) {
+			n := c.Uint64(flag)
+			*to = &n
+		}
+	}
+	r.Memory, r.CPU = memory, cpu
+	if c.IsSet("pids-limit") {
+		n := c.Int64("pids-limit")
+		r.Pids = &specs.LinuxPids{Limit: &n}
+	}
+	if c.IsSet("blkio-weight") {
+		n := uint16(min(c.Uint("blkio-weight"), 1<<16-1))
+		r.BlockIO = &specs.LinuxBlockIO{Weight: &n}
+	}
+	return r, nil
+}

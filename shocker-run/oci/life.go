@@ -1,0 +1,390 @@
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/applet"
+	"shocker.sh/lib/cgroup/resources"
+	"shocker.sh/lib/spawn"
+	"shocker.sh/lib/undo"
+	"shocker.sh/shocker-run/internal/container"
+	"shocker.sh/shocker-run/internal/signals"
+)
+
+// createFlags are those of create and run.
+var createFlags = []cli.Flag{
+	&cli.StringFlag{Name: "bundle", Aliases: []string{"b"}, Usage: "`DIR` of config.json (default: here)"},
+	&cli.StringFlag{Name: "console-socket", Usage: "send the terminal's master to the unix socket at `PATH`"},
+	&cli.StringFlag{Name: "pid-file", Usage: "write the pid of the container's process to `FILE`"},
+	&cli.IntFlag{Name: "preserve-fds", Usage: "pass on `N` descriptors from 3 up"},
+	&cli.BoolFlag{Name: "no-pivot", Usage: "change the root by chroot, where pivot_root cannot be (on a ramdisk)"},
+	&cli.BoolFlag{Name: "no-new-keyring", Usage: "leave the program in the caller's session keyring"},
+}
+
+// lifeCommands are those of a container's life, in its order.
+func (t *tool) lifeCommands() []*cli.Command {
+	return []*cli.Command{
+		{
+			Name: "create", Usage: "create a container; its program waits for start", ArgsUsage: "ID", Flags: createFlags,
+			Action: func(c *cli.Context) error {
+				if err := arguments(c, 1, 1); err != nil {
+					return err
+				}
+				_, err := t.create(c, true)
+				return err
+			},
+		},
+		t.verb("start", "let the program of a created container run", nil, t.start),
+		{
+			Name: "run", Usage: "create a container, start it and wait for its end", ArgsUsage: "ID",
+			Flags: append([]cli.Flag{
+				&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "do not wait for its end"},
+				&cli.BoolFlag{Name: "keep", Usage: "leave the container to delete after its end"},
+				&cli.BoolFlag{Name: "no-subreaper", Hidden: true},
+			}, createFlags...),
+			Action: func(c *cli.Context) error {
+				if err := arguments(c, 1, 1); err != nil {
+					return err
+				}
+				return t.run(c)
+			},
+		},
+		{
+			Name: "kill", Usage: "send the container's process a signal (default: TERM)", ArgsUsage: "ID [SIGNAL]",
+			Flags: []cli.Flag{
+				&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "send it to all processes of the container"},
+			},
+			Action: func(c *cli.Context) error {
+				if err := arguments(c, 1, 2); err != nil {
+					return err
+				}
+				b, err := t.open(c.Args().First())
+				if err != nil {
+					return err
+				}
+				return b.kill(c.Args().Get(1), c.Bool("all"))
+			},
+		},
+		{
+			Name: "delete", Usage: "delete a container that has stopped", ArgsUsage: "ID",
+			Flags: []cli.Flag{&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "kill it if it runs; no error if there is none"}},
+			Action: func(c *cli.Context) error {
+				if err := arguments(c, 1, 1); err != nil {
+					return err
+				}
+				return t.delete(c.Context, c.Args().First(), c.Bool("force"))
+			},
+		},
+	}
+}
+
+// creation is a container while it is created.
+type creation struct {
+	*box
+	c    *container.Container
+	spec *specs.Spec
+	io   *stdio
+}
+
+// create makes the container that the command line asks for. With hold its
+// program waits for a start by another command.
+func (t *tool) create(c *cli.Context, hold bool) (_ *creation, retErr error) {
+	id := c.Args().First()
+	if err := checkID(id); err != nil {
+		return nil, err
+	}
+	bundle, err := filepath.Abs(c.String("bundle"))
+	if err != nil {
+		return nil, err
+	}
+	spec, err := bundleSpec(bundle)
+	if err != nil {
+		return nil, err
+	}
+	terminal := spec.Process != nil && spec.Process.Terminal
+	n := &creation{spec: spec}
+	if n.io, err = t.stdio(c, terminal, hold || c.Bool("detach")); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if retErr != nil {
+			n.io.close()
+		}
+	}()
+	if n.box, err = t.newBox(id, bundle); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if retErr != nil {
+			retErr = errors.Join(retErr, n.discard())
+		}
+	}()
+	t.log.debugf("create %s of %s", id, bundle)
+	if err := n.makeGroup(); err != nil {
+		return nil, err
+	}
+	o := n.options()
+	if !hold {
+		o.HoldIn = ""
+	}
+	o.Stdio, o.OwnStdio = n.io.child, n.io.own
+	if n.c, err = container.Create(c.Context, spec, o); err != nil {
+		return nil, fmt.Errorf("create %s: %w", id, err)
+	}
+	defer func() {
+		if retErr != nil {
+			retErr = errors.Join(retErr, n.c.Kill(), n.c.Stopped(context.Background()))
+			n.c.Close()
+		}
+	}()
+	if err := n.io.connect(n.c.Console, spec.Process.ConsoleSize); err != nil {
+		return nil, err
+	}
+	n.Process = n.c.Identity
+	err = errors.Join(n.saveSpec(spec), n.save())
+	if err == nil {
+		err = writePidFile(c.String("pid-file"), n.c.Pid())
+	}
+	return n, err
+}
+
+// makeGroup makes and limits the container's cgroup.
+func (n *creation) makeGroup() error {
+	linux := n.spec.Linux
+	if linux == nil {
+		return nil // refused later, in better words
+	}
+	path := linux.CgroupsPath
+	if path == "" {
+		path = n.ID
+	}
+	n.Cgroup = filepath.Clean("/" + path)
+	g, err := n.group()
+	if err != nil {
+		return err
+	}
+	if linux.Resources == nil {
+		linux.Resources = &specs.LinuxResources{}
+	}
+	linux.Resources.Devices = withDefaults(linux.Resources.Devices)
+	plan, err := resources.New(g, linux.Resources)
+	if err != nil {
+		return err
+	}
+	if _, err := g.Make(undo.Open(n.dir), true, plan.Controllers()); err != nil {
+		return err
+	}
+	linux.CgroupsPath = n.Cgroup
+	return plan.Apply()
+}
+
+func writePidFile(path string, pid int) error {
+	if path == "" {
+		return nil
+	}
+	// An engine that waits for the file must not read half of it.
+	tmp := filepath.Join(filepath.Dir(path), fmt.Sprintf(".%s.%d", filepath.Base(path), pid))
+	if err := os.WriteFile(tmp, fmt.Append(nil, pid), 0o644); err != nil {
+		return fmt.Errorf("write the pid file: %w", err)
+	}
+	if err := os.Rename(tmp, path); err != nil {
+		return errors.Join(fmt.Errorf("write the pid file: %w", err), os.Remove(tmp))
+	}
+	return nil
+}
+
+// start lets a created container go on.
+func (t *tool) start(c *cli.Context, b *box) (retErr error) {
+	lock, err := b.lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	status, pidfd, err := b.status()
+	if err != nil {
+		return err
+	}
+	switch status {
+	case specs.StateCreated:
+	case specs.StateStopped:
+		return ErrStopped
+	default:
+		return errors.Join(ErrStarted, pidfd.Close())
+	}
+	spec, err := b.spec()
+	if err != nil {
+		return errors.Join(err, pidfd.Close())
+	}
+	box, err := container.Reopen(spec, b.options(), b.Process, pidfd)
+	if errors.Is(err, spawn.ErrNotHeld) {
+		err = ErrStopped
+	}
+	if err != nil {
+		return errors.Join(err, pidfd.Close())
+	}
+	defer box.Close()
+	defer func() { retErr = errors.Join(retErr, spawn.Unhold(b.dir)) }()
+	t.log.debugf("start %s", b.ID)
+	if err := box.Start(c.Context); err != nil {
+		return fmt.Errorf("start %s: %w", b.ID, err)
+	}
+	return nil
+}
+
+// run is create, start, and unless --detach the wait for the end.
+func (t *tool) run(c *cli.Context) (retErr error) {
+	caught := signals.Catch()
+	defer caught.Stop()
+	n, err := t.create(c, false)
+	if err != nil {
+		return err
+	}
+	defer n.c.Close()
+	keep := c.Bool("keep")
+	if err := n.c.Start(c.Context); err != nil {
+		err = fmt.Errorf("start %s: %w", n.ID, err)
+		n.io.close()
+		return errors.Join(err, n.end(n.c.Stopped))
+	}
+	if c.Bool("detach") {
+		n.io.close()
+		return nil
+	}
+	caught.Forward(n.c, n.io.streams)
+	status, err := n.c.Wait()
+	caught.Stop()
+	err = errors.Join(err, n.io.finish())
+	if !keep {
+		err = errors.Join(err, n.end(n.c.Stopped))
+	}
+	if err == nil && status == 0 {
+		return nil
+	}
+	if status == 0 {
+		status = applet.Failed
+	}
+	return &applet.ExitError{Code: status, Err: err}
+}
+
+// end deletes a container whose process has ended.
+func (b *box) end(stopped func(context.Context) error) error {
+	if err := b.discard(); err != nil {
+		return err
+	}
+	if err := stopped(context.Background()); err != nil {
+		b.tool.log.warn(err.Error()) // the container is gone all the same
+	}
+	return nil
+}
+
+// kill sends a signal.
+func (b *box) kill(name string, all bool) error {
+	if name == "" {
+		name = "TERM"
+	}
+	sig, err := signals.Parse(name)
+	if err != nil {
+		return err
+	}
+	status, pidfd, err := b.status()
+	if err != nil {
+		return err
+	}
+	if pidfd != nil {
+		defer pidfd.Close()
+	}
+	if all {
+		return b.signalAll(sig)
+	}
+	if status == specs.StateStopped {
+		return ErrNotRunning
+	}
+	err = unix.PidfdSendSignal(int(pidfd.Fd()), sig, nil, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return ErrNotRunning
+	}
+	if err != nil {
+		return fmt.Errorf("send %s to %s: %w", unix.SignalName(sig), b.ID, err)
+	}
+	if sig == unix.SIGKILL && status == paused {
+		return b.thaw() // on cgroup v1 a frozen process does not die
+	}
+	return nil
+}
+
+// signalAll sends a signal to every process in the container's cgroup.
+func (b *box) signalAll(sig unix.Signal) error {
+	g, err := b.group()
+	if err != nil {
+		return err
+	}
+	if sig == unix.SIGKILL {
+		return g.Kill(context.Background())
+	}
+	return g.Signal(sig)
+}
+
+func (b *box) thaw() error {
+	g, err := b.group()
+	if err != nil {
+		return err
+	}
+	return g.Thaw()
+}
+
+// delete removes a container that has stopped, or with force any.
+func (t *tool) delete(ctx context.Context, id string, force bool) error {
+	b, err := t.open(id)
+	if force && errors.Is(err, ErrNotExist) {
+		// Nothing is there, or a create was killed before it knew more.
+		return (&box{tool: t, dir: filepath.Join(t.root, id), kept: kept{ID: id}}).discard()
+	}
+	if err != nil {
+		return err
+	}
+	lock, err := b.lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	status, pidfd, err := b.status()
+	if err != nil {
+		return err
+	}
+	if pidfd != nil {
+		defer pidfd.Close()
+		if !force && status != specs.StateCreated {
+			return fmt.Errorf("cannot delete container %s that is not stopped: %s", id, status)
+		}
+		if err := b.killProcess(ctx, pidfd, status); err != nil {
+			return err
+		}
+	}
+	t.log.debugf("delete %s", id)
+	spec, err := b.spec()
+	if err != nil {
+		return err
+	}
+	return b.end(container.Ended(spec, b.options()).Stopped)
+}
+
+// killProcess kills the container's process and waits for its end.
+func (b *box) killProcess(ctx context.Context, pidfd *os.File, status specs.ContainerState) error {
+	if err := unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill %s: %w", b.ID, err)
+	}
+	if status == paused {
+		if err := b.thaw(); err != nil {
+			return err
+		}
+	}
+	return waitEnd(ctx, pidfd)
+}

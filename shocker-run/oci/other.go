@@ -1,0 +1,133 @@
+package oci
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/urfave/cli/v2"
+
+	"shocker.sh/lib/applet"
+)
+
+func (t *tool) otherCommands() []*cli.Command {
+	return []*cli.Command{
+		{
+			Name: "features", Usage: "tell as JSON what of the specification is there (features.md)",
+			Action: func(c *cli.Context) error {
+				if c.NArg() > 0 {
+					return applet.Usagef("features: an argument too many: %q", c.Args().First())
+				}
+				return t.features()
+			},
+		},
+		{
+			Name: "spec", Usage: "write a config.json to begin with", Flags: []cli.Flag{
+				&cli.StringFlag{Name: "bundle", Aliases: []string{"b"}, Usage: "`DIR` to write it to (default: here)"},
+				&cli.BoolFlag{Name: "rootless", Usage: "with a user namespace of the caller's own ids"},
+			},
+			Action: func(c *cli.Context) error {
+				if c.NArg() > 0 {
+					return applet.Usagef("spec: an argument too many: %q", c.Args().First())
+				}
+				return writeSpec(filepath.Join(c.String("bundle"), "config.json"), c.Bool("rootless"))
+			},
+		},
+	}
+}
+
+func writeSpec(path string, rootless bool) error {
+	spec := example()
+	if rootless {
+		own(spec, os.Geteuid(), os.Getegid())
+	}
+	data, err := json.MarshalIndent(spec, "", "\t")
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s exists already: remove it first", path)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(data, '\n'))
+	return errors.Join(err, f.Close())
+}
+
+// example is the config that `spec` writes: a shell in a root file system
+// beside it.
+func example() *specs.Spec {
+	caps := []string{"CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"}
+	bind := []string{"nosuid", "noexec", "nodev"}
+	return &specs.Spec{
+		Version:  specs.Version,
+		Root:     &specs.Root{Path: "rootfs", Readonly: true},
+		Hostname: "shocker",
+		Process: &specs.Process{
+			Terminal: true, Args: []string{"sh"}, Cwd: "/", NoNewPrivileges: true,
+			Env:          []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"},
+			Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
+			Rlimits:      []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Hard: 1024, Soft: 1024}},
+		},
+		Mounts: []specs.Mount{
+			{Destination: "/proc", Type: "proc", Source: "proc"},
+			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+			{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: append(bind[:3:3], "mode=1777", "size=65536k")},
+			{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: bind},
+			{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: append(bind[:3:3], "ro")},
+			{Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup", Options: append(bind[:3:3], "relatime", "ro")},
+		},
+		Linux: &specs.Linux{
+			Resources: &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}},
+			Namespaces: []specs.LinuxNamespace{
+				{Type: specs.PIDNamespace},
+				{Type: specs.NetworkNamespace},
+				{Type: specs.IPCNamespace},
+				{Type: specs.UTSNamespace},
+				{Type: specs.MountNamespace},
+				{Type: specs.CgroupNamespace},
+			},
+			MaskedPaths: []string{
+				"/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+				"/proc/timer_stats", "/proc/sched_debug", "/sys/firmware", "/proc/scsi",
+			},
+			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
+		},
+	}
+}
+
+// own gives the container a user namespace in which its root is the caller.
+func own(spec *specs.Spec, uid, gid int) {
+	linux := spec.Linux
+	linux.Namespaces = append(linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	linux.UIDMappings = []specs.LinuxIDMapping{{HostID: uint32(uid), Size: 1}}
+	linux.GIDMappings = []specs.LinuxIDMapping{{HostID: uint32(gid), Size: 1}}
+	linux.Resources = nil
+}
+
+// parseBytes reads an amount as engines give it: bytes, or with a unit of
+// 1024.
+func parseBytes(s string) (int64, error) {
+	if s == "-1" {
+		return -1, nil
+	}
+	number, shift := strings.TrimSuffix(strings.ToLower(s), "b"), 0
+	if i := strings.IndexAny(number, "kmgt"); i >= 0 && i == len(number)-1 {
+		shift = 10 * (1 + strings.IndexByte("kmgt", number[i]))
+		number = number[:i]
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n < 0 || n > (1<<63-1)>>shift {
+		return 0, fmt.Errorf("%q is not an amount such as 1073741824, 1024m or 1g", s)
+	}
+	return n << shift, nil
+}

@@ -1,0 +1,155 @@
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"shocker.sh/shocker-run/internal/console"
+	streams "shocker.sh/shocker-run/internal/stdio"
+)
+
+// stdio is what a program reads and writes: our own descriptors 0 to 2, or a
+// terminal, whose master goes to an engine's socket, or which we relay.
+type stdio struct {
+	child   [3]*os.File
+	socket  int              // -1: none
+	streams *streams.Streams // of a terminal that we relay
+}
+
+func (t *tool) stdio(c *cli.Context, terminal, detach bool) (*stdio, error) {
+	s := &stdio{socket: -1}
+	path := c.String("console-socket")
+	if (path != "") != (terminal && detach) {
+		if path == "" {
+			return nil, fmt.Errorf("cannot allocate tty if %s will detach without setting console socket: %w", Name, ErrConsole)
+		}
+		return nil, fmt.Errorf("cannot use console socket if %s will not detach or allocate tty: %w", Name, ErrConsole)
+	}
+	var err error
+	switch {
+	case path != "":
+		s.socket, err = dial(path)
+	case terminal:
+		s.streams, err = streams.Open(streams.Options{In: t.io.In, Out: t.io.Out, Terminal: true})
+	default:
+		s.child = [3]*os.File{t.io.In, t.io.Out, t.io.Err}
+	}
+	return s, err
+}
+
+// dial connects to an engine's socket, before anything is made.
+func dial(path string) (int, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		return -1, errors.Join(fmt.Errorf("connect to the console socket %s: %w", path, err), unix.Close(fd))
+	}
+	return fd, nil
+}
+
+// own gives our stdio to the program's user, so that it can open /dev/stdout
+// again. Devices belong to the host: /dev/null, and the caller's terminal.
+func (s *stdio) own(uid, gid int) error {
+	for _, f := range s.child {
+		if f == nil {
+			continue
+		}
+		st, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		if st.Mode()&os.ModeDevice != 0 {
+			continue
+		}
+		err = f.Chown(uid, gid)
+		// What cannot be given away, on a read-only file system or another's
+		// user namespace, can be written to all the same.
+		if err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EROFS) && !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("give stdio to the container's user: %w", err)
+		}
+	}
+	return nil
+}
+
+// connect connects a created container's terminal, if it has one.
+func (s *stdio) connect(master *os.File, size *specs.Box) error {
+	if master == nil {
+		return nil
+	}
+	if size != nil {
+		if err := console.SetSize(master, uint16(size.Height), uint16(size.Width)); err != nil {
+			return errors.Join(err, master.Close())
+		}
+	}
+	if s.streams != nil {
+		if err := console.PassNewlines(master); err != nil {
+			return errors.Join(err, master.Close())
+		}
+		if err := s.streams.Start(master); err != nil {
+			return err
+		}
+		return s.streams.Resize()
+	}
+	defer master.Close()
+	name := []byte("/dev/ptmx")
+	raw, err := master.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var sendErr error
+	err = raw.Control(func(fd uintptr) {
+		// What is received is blocking for an engine that does not expect else.
+		sendErr = errors.Join(
+			unix.SetNonblock(int(fd), false),
+			unix.Sendmsg(s.socket, name, unix.UnixRights(int(fd)), nil, 0),
+		)
+	})
+	if err = errors.Join(err, sendErr); err != nil {
+		return fmt.Errorf("send the terminal to the console socket: %w", err)
+	}
+	return nil
+}
+
+// close lets go of what is not the program's.
+func (s *stdio) close() {
+	if s.socket >= 0 {
+		_ = unix.Close(s.socket) // nothing is written to it any more
+		s.socket = -1
+	}
+	if s.streams != nil {
+		_ = s.streams.Close()
+	}
+}
+
+// finish is called when the program has ended.
+func (s *stdio) finish() error {
+	if s.streams == nil {
+		return nil
+	}
+	return s.streams.Finish()
+}
+
+// waitEnd waits until a process has ended: its pidfd is readable then.
+func waitEnd(ctx context.Context, pidfd *os.File) error {
+	for {
+		fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 100) // ms; then ctx is looked at
+		if n > 0 {
+			return nil
+		}
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return os.NewSyscallError("poll", err)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
