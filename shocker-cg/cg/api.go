@@ -69,15 +69,12 @@ func Named(h stage.Host, id string) (Group, error) {
 // Stats reads what the group uses.
 func (g Group) Stats() (*Stats, error) { return stats.Read(g.Group) }
 
-// Update applies resources to a group, in use or not. What they do not name
-// stays as it is.
+// Update applies resources to a group, in use or not. What they do not name, or
+// give as 0, stays as it is; so does all if the kernel refuses a part.
 func (g Group) Update(r *specs.LinuxResources) error {
 	plan, err := resources.New(g.Group, r)
-	if err == nil {
-		err = g.Enable(plan.Controllers())
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		err = plan.Apply()
-	}
-	return err
+	return plan.Update()
 }

@@ -150,6 +150,53 @@ func TestCheckBeforeUpdate(t *testing.T) {
 	}
 }
 
+// An update that the kernel refuses in part changes nothing.
+func TestFailedUpdate(t *testing.T) {
+	h := newHost(t)
+	h.up(rec("ps_1", fill(`{"cpu":{"shares":300,"quota":30000},"memory":{"limit":80000000,"swap":90000000},"pids":{"limit":7},`+
+		`"blockIO":{"throttleReadBpsDevice":[{DISK,"rate":4096}]},`+
+		`"devices":[{"allow":false},{"allow":true,"type":"c","major":1,"minor":3}]}`)))
+	g, err := At(h.Host, h.CgroupParent+"/ps_1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := settings(t, g)
+	for _, update := range []string{
+		fill(`{"cpu":{"shares":500,"quota":40000,"period":50000,"cpus":"0","mems":"0"},"memory":{"limit":70000000,"swap":95000000,` +
+			`"reservation":1000000},"devices":[{"allow":true}],"blockIO":{"throttleReadBpsDevice":[{DISK,"rate":8192}],` +
+			`"throttleWriteBpsDevice":[{DISK,"rate":8192}]},"pids":{"limit":90000000}}`),
+		`{"cpu":{"quota":-1},"pids":{"limit":9},"blockIO":{"throttleReadBpsDevice":[{"major":4095,"minor":9,"rate":8192}]}}`,
+		`{"pids":{"limit":9},"hugepageLimits":[{"pageSize":"3KB","limit":1}]}`,
+	} {
+		if err := g.Update(limitsOf(t, update)); err == nil {
+			t.Errorf("Update by %s succeeded", update)
+		}
+		for file, have := range settings(t, g) {
+			if before[file] != have && before[file] != "" {
+				t.Errorf("after the failed update by %s %s is %q; was %q", update, file, have, before[file])
+			}
+		}
+	}
+}
+
+// settings are all files of a group that do not change by themselves.
+func settings(t *testing.T, g Group) map[string]string {
+	t.Helper()
+	all := make(map[string]string)
+	for _, dir := range g.Dirs() {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if data, err := os.ReadFile(filepath.Join(dir, e.Name())); err == nil && !figures.MatchString(e.Name()) {
+				all[filepath.Join(dir, e.Name())] = string(data)
+			}
+		}
+	}
+	return all
+}
+
 func self(t *testing.T) string {
 	t.Helper()
 	path, err := os.Executable()

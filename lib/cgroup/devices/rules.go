@@ -75,6 +75,27 @@ func star(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
+// Default are the rules that an OCI runtime puts behind those of a config: a
+// container may make any node, and use those of its /dev (runtime-spec,
+// config-linux.md, "Default Devices", and pseudo terminals).
+func Default() []specs.LinuxDeviceCgroup {
+	rule := func(kind string, major, minor int64, access string) specs.LinuxDeviceCgroup {
+		r := specs.LinuxDeviceCgroup{Allow: true, Type: kind, Access: access}
+		if major != anyNumber {
+			r.Major = &major
+		}
+		if minor != anyNumber {
+			r.Minor = &minor
+		}
+		return r
+	}
+	rules := []specs.LinuxDeviceCgroup{rule("c", anyNumber, anyNumber, "m"), rule("b", anyNumber, anyNumber, "m")}
+	for _, minor := range []int64{3, 5, 7, 8, 9} { // null, zero, full, random, urandom
+		rules = append(rules, rule("c", 1, minor, "rwm"))
+	}
+	return append(rules, rule("c", 5, 0, "rwm"), rule("c", 5, 2, "rwm"), rule("c", 136, anyNumber, "rwm")) // tty, ptmx, pts
+}
+
 // Filter is a set of rules: allow, or not, but for the exceptions.
 type Filter struct {
 	allow  bool

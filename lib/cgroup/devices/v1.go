@@ -2,6 +2,7 @@ package devices
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -82,14 +83,26 @@ func unstar(s string) (int64, error) {
 	return strconv.ParseInt(s, 10, 64)
 }
 
+// apply1 leaves the rules as they were if one is refused.
 func apply1(dir string, f *Filter) error {
-	now, err := list(dir)
+	was, err := list(dir)
 	if err != nil {
 		return err
 	}
-	for _, c := range changes(now, f) {
+	if err := change1(dir, was, f); err != nil {
+		now, lerr := list(dir)
+		if lerr == nil {
+			lerr = change1(dir, now, was)
+		}
+		return errors.Join(fmt.Errorf("%w: the parent group may allow less", err), lerr)
+	}
+	return nil
+}
+
+func change1(dir string, from, to *Filter) error {
+	for _, c := range changes(from, to) {
 		if err := group.Write(dir, c.file, c.line); err != nil {
-			return fmt.Errorf("%w: the parent group may allow less", err)
+			return err
 		}
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -12,6 +13,82 @@ import (
 	"shocker.sh/lib/cgroup/devices"
 	"shocker.sh/lib/cgroup/group"
 )
+
+// Update applies the plan to a group in use. What the plan does not name stays
+// as it is, and if the kernel refuses a part of it, so does the rest.
+func (p *Plan) Update() (retErr error) {
+	if err := p.group.Enable(p.Controllers()); err != nil {
+		return err
+	}
+	before, err := p.before()
+	if err != nil {
+		return err
+	}
+	if err := p.Apply(); err != nil {
+		return errors.Join(err, restore(before))
+	}
+	return nil
+}
+
+// former is what the files of a step held.
+type former struct {
+	step
+	whole []string // content of each value's file
+}
+
+// before reads what the plan is going to change. Of devices it needs to know
+// nothing: they come last, and fail as a whole.
+func (p *Plan) before() ([]former, error) {
+	var all []former
+	for _, s := range p.steps {
+		f := former{step: step{controller: s.controller, dir: s.dir}}
+		for _, v := range s.values {
+			was, whole, err := v.was(s.dir)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // and so cannot be written either
+			}
+			if err != nil {
+				return nil, err
+			}
+			f.values, f.whole = append(f.values, was), append(f.whole, whole)
+		}
+		all = append(all, f)
+	}
+	return all, nil
+}
+
+// was is the value that brings back what the file holds, and its content.
+func (v value) was(dir string) (was value, whole string, err error) {
+	whole, err = group.Read(dir, v.file)
+	if errors.Is(err, fs.ErrNotExist) && v.instead != nil {
+		return v.instead.was(dir)
+	}
+	text := whole
+	if v.before != nil {
+		text = v.before(whole, v.text)
+	}
+	return value{file: v.file, text: text}, whole, err
+}
+
+// restore writes back what has changed, the last first.
+func restore(before []former) error {
+	var errs []error
+	for _, f := range slices.Backward(before) {
+		s := step{controller: f.controller, dir: f.dir}
+		for i, v := range slices.Backward(f.values) {
+			now, err := group.Read(f.dir, v.file)
+			if err != nil {
+				errs = append(errs, err)
+			} else if now != f.whole[i] {
+				s.values = append(s.values, v)
+			}
+		}
+		if err := s.apply(); err != nil {
+			errs = append(errs, fmt.Errorf("bring back what was: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // Apply writes the plan to the kernel. The group must be there.
 func (p *Plan) Apply() error {
@@ -73,7 +150,18 @@ func (s step) apply() error {
 }
 
 func (v value) write(dir string) error {
-	err := group.Write(dir, v.file, v.text)
+	text := v.text
+	if v.with != nil {
+		have, err := group.Read(dir, v.file)
+		if err != nil {
+			return err
+		}
+		text = v.with(have, text)
+	}
+	if text == "" {
+		text = "\n" // takes a list away; write(2) of nothing does nothing
+	}
+	err := group.Write(dir, v.file, text)
 	if errors.Is(err, fs.ErrNotExist) {
 		switch {
 		case v.instead != nil:

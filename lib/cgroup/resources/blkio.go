@@ -16,7 +16,7 @@ func blkio(r *specs.LinuxResources) ([]value, error) {
 	var values []value
 	if w := number(b.Weight); w != 0 {
 		values = append(values, value{
-			file: "blkio.bfq.weight", text: w.String(), same: sameDefault,
+			file: "blkio.bfq.weight", text: w.String(), same: sameDefault, before: firstLine,
 			instead: &value{file: "blkio.weight", text: w.String()},
 		})
 	}
@@ -27,13 +27,13 @@ func blkio(r *specs.LinuxResources) ([]value, error) {
 		if w := number(d.Weight); w != 0 {
 			text := fmt.Sprintf("%d:%d %d", d.Major, d.Minor, w)
 			values = append(values, value{
-				file: "blkio.bfq.weight_device", text: text, same: sameLine,
-				instead: &value{file: "blkio.weight_device", text: text, same: sameLine},
+				file: "blkio.bfq.weight_device", text: text, same: sameLine, before: lineOr("0"),
+				instead: &value{file: "blkio.weight_device", text: text, same: sameLine, before: lineOr("0")},
 			})
 		}
 		if w := number(d.LeafWeight); w != 0 {
 			text := fmt.Sprintf("%d:%d %d", d.Major, d.Minor, w)
-			values = append(values, value{file: "blkio.leaf_weight_device", text: text, same: sameLine})
+			values = append(values, value{file: "blkio.leaf_weight_device", text: text, same: sameLine, before: lineOr("0")})
 		}
 	}
 	for _, f := range []struct {
@@ -47,11 +47,14 @@ func blkio(r *specs.LinuxResources) ([]value, error) {
 	} {
 		for _, d := range f.devices {
 			text := fmt.Sprintf("%d:%d %d", d.Major, d.Minor, d.Rate)
-			values = append(values, value{file: f.file, text: text, same: sameLine})
+			values = append(values, value{file: f.file, text: text, same: sameLine, before: lineOr("0")})
 		}
 	}
 	return values, nil
 }
+
+// noIOMax is what io.max of a device without limits means.
+const noIOMax = "rbps=max wbps=max riops=max wiops=max"
 
 // io: io.bfq.weight counts as v1 did, io.weight (io.cost) differently.
 func io(r *specs.LinuxResources) ([]value, error) {
@@ -68,8 +71,8 @@ func io(r *specs.LinuxResources) ([]value, error) {
 			return nil, fmt.Errorf("%w: linux.resources.blockIO.weight: %d is not within 10 to 1000", ErrInvalid, w)
 		}
 		values = append(values, value{
-			file: "io.bfq.weight", text: w.String(), same: sameDefault,
-			instead: &value{file: "io.weight", text: ioWeight(w).String(), same: sameDefault},
+			file: "io.bfq.weight", text: w.String(), same: sameDefault, before: firstLine,
+			instead: &value{file: "io.weight", text: ioWeight(w).String(), same: sameDefault, before: firstLine},
 		})
 	}
 	for _, d := range b.WeightDevice {
@@ -78,8 +81,8 @@ func io(r *specs.LinuxResources) ([]value, error) {
 		}
 		if w := number(d.Weight); w != 0 {
 			values = append(values, value{
-				file: "io.bfq.weight", text: fmt.Sprintf("%d:%d %d", d.Major, d.Minor, w), same: sameLine,
-				instead: &value{file: "io.weight", text: fmt.Sprintf("%d:%d %d", d.Major, d.Minor, ioWeight(w)), same: sameLine},
+				file: "io.bfq.weight", text: fmt.Sprintf("%d:%d %d", d.Major, d.Minor, w), same: sameLine, before: lineOr("default"),
+				instead: &value{file: "io.weight", text: fmt.Sprintf("%d:%d %d", d.Major, d.Minor, ioWeight(w)), same: sameLine, before: lineOr("default")},
 			})
 		}
 	}
@@ -98,7 +101,7 @@ func io(r *specs.LinuxResources) ([]value, error) {
 				rate = "max"
 			}
 			text := fmt.Sprintf("%d:%d %s=%s", d.Major, d.Minor, f.key, rate)
-			values = append(values, value{file: "io.max", text: text, same: sameLine})
+			values = append(values, value{file: "io.max", text: text, same: sameLine, before: lineOr(noIOMax)})
 		}
 	}
 	return values, nil

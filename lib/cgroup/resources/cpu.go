@@ -4,12 +4,10 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
-
-// defaultPeriod of a quota, in microseconds, on v1 and v2 alike.
-const defaultPeriod = 100000
 
 // cpuset is the same on v1 and v2.
 func cpuset(r *specs.LinuxResources) ([]value, error) {
@@ -79,16 +77,7 @@ func cpu2(r *specs.LinuxResources) ([]value, error) {
 	if c.Shares != nil && *c.Shares != 0 {
 		values = append(values, value{file: "cpu.weight", text: utoa(weight(*c.Shares))})
 	}
-	quota, period := "max", uint64(defaultPeriod)
-	if c.Quota != nil && *c.Quota > 0 {
-		quota = itoa(*c.Quota)
-	}
-	if c.Period != nil && *c.Period != 0 {
-		period = *c.Period
-	}
-	if c.Quota != nil && *c.Quota != 0 || c.Period != nil && *c.Period != 0 {
-		values = append(values, value{file: "cpu.max", text: quota + " " + utoa(period)})
-	}
+	values = append(values, cpuMax(c)...)
 	if c.Burst != nil {
 		values = append(values, value{file: "cpu.max.burst", text: utoa(*c.Burst)})
 	}
@@ -96,6 +85,38 @@ func cpu2(r *specs.LinuxResources) ([]value, error) {
 		values = append(values, value{file: "cpu.idle", text: itoa(*c.Idle)})
 	}
 	return values, nil
+}
+
+// cpuMax is "QUOTA PERIOD" in microseconds. Of two that are not both given,
+// the other stays as it is.
+func cpuMax(c *specs.LinuxCPU) []value {
+	quota, period := "", ""
+	if c.Quota != nil && *c.Quota != 0 {
+		quota = "max"
+		if *c.Quota > 0 {
+			quota = itoa(*c.Quota)
+		}
+	}
+	if c.Period != nil && *c.Period != 0 {
+		period = utoa(*c.Period)
+	}
+	v := value{file: "cpu.max", text: quota}
+	switch {
+	case quota == "" && period == "":
+		return nil
+	case period == "": // the kernel keeps the period
+		v.same = func(have, text string) bool { return strings.HasPrefix(have, text+" ") }
+	case quota == "":
+		v.text = period
+		v.same = func(have, text string) bool { return strings.HasSuffix(have, " "+text) }
+		v.with = func(have, text string) string {
+			quota, _, _ := strings.Cut(have, " ")
+			return quota + " " + text
+		}
+	default:
+		v.text += " " + period
+	}
+	return []value{v}
 }
 
 // weight converts cpu.shares (2 to 262144, 1024 by default) to cpu.weight (1

@@ -7,7 +7,8 @@ import (
 )
 
 // memory1: -1 is no limit, 0 not set. Limits of kernel memory are left out, as
-// the spec allows: kernel 5.4 made them obsolete.
+// the spec allows: kernel 5.4 made them obsolete. So is useHierarchy: since 5.11
+// all groups are hierarchical.
 func memory1(r *specs.LinuxResources) ([]value, error) {
 	m := r.Memory
 	if m == nil {
@@ -32,7 +33,7 @@ func memory1(r *specs.LinuxResources) ([]value, error) {
 		values = append(values, value{file: "memory.soft_limit_in_bytes", text: itoa(n), same: sameBytes})
 	}
 	if m.DisableOOMKiller != nil && *m.DisableOOMKiller {
-		values = append(values, value{file: "memory.oom_control", text: "1", same: oomKillerOff})
+		values = append(values, value{file: "memory.oom_control", text: "1", same: oomKillerOff, before: oomKillerBefore})
 	}
 	if s := m.Swappiness; s != nil {
 		if *s > 100 {
@@ -45,6 +46,13 @@ func memory1(r *specs.LinuxResources) ([]value, error) {
 
 // oomKillerOff: the file reads as three lines, "oom_kill_disable 1" first.
 func oomKillerOff(have, _ string) bool { return sameLine(have, "oom_kill_disable 1") }
+
+func oomKillerBefore(have, _ string) string {
+	if sameLine(have, "oom_kill_disable 1") {
+		return "1"
+	}
+	return "0"
+}
 
 // memory2: the config counts swap together with memory, cgroup v2 by itself.
 func memory2(r *specs.LinuxResources) ([]value, error) {

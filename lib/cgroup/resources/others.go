@@ -49,7 +49,7 @@ func rdma(r *specs.LinuxResources) ([]value, error) {
 		if n := r.Rdma[name].HcaObjects; n != nil {
 			text += fmt.Sprintf(" hca_object=%d", *n)
 		}
-		values = append(values, value{file: "rdma.max", text: text, same: sameLine})
+		values = append(values, value{file: "rdma.max", text: text, same: sameLine, before: lineOr("hca_handle=max hca_object=max")})
 	}
 	return values, nil
 }
@@ -67,7 +67,7 @@ func priorities(r *specs.LinuxResources) ([]value, error) {
 	}
 	var values []value
 	for _, p := range r.Network.Priorities {
-		values = append(values, value{file: "net_prio.ifpriomap", text: fmt.Sprintf("%s %d", p.Name, p.Priority), same: sameLine})
+		values = append(values, value{file: "net_prio.ifpriomap", text: fmt.Sprintf("%s %d", p.Name, p.Priority), same: sameLine, before: lineOr("0")})
 	}
 	return values, nil
 }
@@ -89,7 +89,7 @@ func (p *Plan) addUnified(files map[string]string) error {
 		}
 		var values []value
 		for line := range strings.Lines(files[file]) { // the kernel takes one at a time
-			values = append(values, value{file: file, text: strings.TrimRight(line, "\n"), same: sameUnified})
+			values = append(values, value{file: file, text: strings.TrimRight(line, "\n"), same: sameUnified, before: unifiedBefore})
 		}
 		p.put(controller, p.group.In(h), values)
 	}
@@ -100,4 +100,24 @@ func (p *Plan) addUnified(files map[string]string) error {
 func sameUnified(have, text string) bool {
 	return have == text || sameBytes(have, text) || sameDefault(have, text) ||
 		sameCPUs(have, text) || strings.Contains(text, " ") && sameLine(have, text)
+}
+
+// unifiedBefore brings back the line that begins as text does, else all that
+// there is. A file of several lines takes one at a time, so it gets only the
+// first, which is the default of those that have one.
+func unifiedBefore(have, text string) string {
+	word, settings, _ := strings.Cut(text, " ")
+	switch {
+	case settings == "":
+	case line(have, word) != "":
+		return line(have, word)
+	case strings.Contains(settings, "="): // a device's, as in io.max
+		var none []string
+		for s := range strings.FieldsSeq(settings) {
+			key, _, _ := strings.Cut(s, "=")
+			none = append(none, key+"=max")
+		}
+		return word + " " + strings.Join(none, " ")
+	}
+	return firstLine(have, text)
 }

@@ -28,6 +28,12 @@ type value struct {
 	// verify reads the file after writing: the kernel changes such a value
 	// to one that it allows without a word.
 	verify bool
+	// with makes what is written of what the file holds and text, which is
+	// then a part of it; nil: text is all of it.
+	with func(have, text string) string
+	// before says what brings back what the file holds, for a value that
+	// stands there beside others; nil: have does.
+	before func(have, text string) string
 }
 
 // controller says what one controller takes of the config.

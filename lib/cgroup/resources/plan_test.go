@@ -56,14 +56,22 @@ func TestPlan(t *testing.T) {
 		{`{}`, "", ""},
 		{`{"cpu":{},"memory":{},"pids":{},"blockIO":{},"network":{}}`, "", ""},
 		{`{"cpu":{"shares":512}}`, "cpu.shares=512", "cpu.weight=59"},
-		{`{"cpu":{"shares":0,"quota":0,"period":0}}`, "", ""},
+		{ // docker update
+			`{"cpu":{"shares":0,"quota":0,"period":0,"realtimeRuntime":0,"realtimePeriod":0,"cpus":"","mems":""},` +
+				`"memory":{"limit":0,"reservation":0,"swap":0,"kernel":0},"blockIO":{"weight":0}}`, "", "",
+		},
+		{ // beyond 2^53
+			`{"cpu":{"quota":9007199254740993},"memory":{"limit":9007199254740993}}`,
+			"cpu.cfs_quota_us=9007199254740993, memory.limit_in_bytes=9007199254740993",
+			"cpu.max=9007199254740993, memory.max=9007199254740993",
+		},
 		{
 			`{"cpu":{"quota":50000}}`,
-			"cpu.cfs_quota_us=50000", "cpu.max=50000 100000",
+			"cpu.cfs_quota_us=50000", "cpu.max=50000",
 		},
 		{
 			`{"cpu":{"period":20000}}`,
-			"cpu.cfs_period_us=20000", "cpu.max=max 20000",
+			"cpu.cfs_period_us=20000", "cpu.max=20000",
 		},
 		{
 			`{"cpu":{"quota":-1,"period":50000,"burst":0,"idle":1}}`,
@@ -201,6 +209,30 @@ func TestSame(t *testing.T) {
 	} {
 		if got := test.same(test.have, test.text); got != test.want {
 			t.Errorf("same(%q, %q) = %v", test.have, test.text, got)
+		}
+	}
+}
+
+// What is written to bring a file back to what it holds.
+func TestBefore(t *testing.T) {
+	for _, test := range []struct {
+		before           func(have, text string) string
+		have, text, want string
+	}{
+		{lineOr("0"), "8:0 5\n8:16 7", "8:16 9", "8:16 7"},
+		{lineOr("0"), "8:0 5", "8:16 9", "8:16 0"},
+		{lineOr(noIOMax), "8:0 rbps=1 wbps=max riops=max wiops=max", "8:0 wbps=9", "8:0 rbps=1 wbps=max riops=max wiops=max"},
+		{lineOr(noIOMax), "", "8:0 wbps=9", "8:0 rbps=max wbps=max riops=max wiops=max"},
+		{firstLine, "default 100\n8:0 50", "200", "default 100"},
+		{oomKillerBefore, "oom_kill_disable 0\nunder_oom 0", "1", "0"},
+		{oomKillerBefore, "oom_kill_disable 1\nunder_oom 0", "1", "1"},
+		{unifiedBefore, "max", "900", "max"},
+		{unifiedBefore, "max 100000", "5000 50000", "max 100000"},
+		{unifiedBefore, "8:0 rbps=1 wbps=max", "8:0 rbps=2", "8:0 rbps=1 wbps=max"},
+		{unifiedBefore, "", "8:0 rbps=2 wiops=1", "8:0 rbps=max wiops=max"},
+	} {
+		if got := test.before(test.have, test.text); got != test.want {
+			t.Errorf("before(%q, %q) = %q; want %q", test.have, test.text, got, test.want)
 		}
 	}
 }

@@ -64,12 +64,9 @@ func numbers(list string) ([]int, bool) {
 // text may be "8:0 rbps=1". A setting of 0, or max, may also be left out.
 func sameLine(have, text string) bool {
 	want := strings.Fields(text)
-	for line := range strings.Lines(have) {
-		fields := strings.Fields(line)
-		if len(fields) == 0 || fields[0] != want[0] {
-			continue
-		}
-		return !slices.ContainsFunc(want[1:], func(w string) bool { return !slices.Contains(fields[1:], w) })
+	if found := line(have, want[0]); found != "" {
+		has := strings.Fields(found)[1:]
+		return !slices.ContainsFunc(want[1:], func(w string) bool { return !slices.Contains(has, w) })
 	}
 	return len(want) == 2 && (want[1] == "0" || strings.HasSuffix(want[1], "=max"))
 }
@@ -78,4 +75,31 @@ func sameLine(have, text string) bool {
 func sameDefault(have, text string) bool {
 	first, _, _ := strings.Cut(have, "\n")
 	return strings.TrimPrefix(first, "default ") == strings.TrimPrefix(text, "default ")
+}
+
+// line is the line of a file that begins with a word, or "".
+func line(have, word string) string {
+	for l := range strings.Lines(have) {
+		if fields := strings.Fields(l); len(fields) > 0 && fields[0] == word {
+			return strings.Join(fields, " ")
+		}
+	}
+	return ""
+}
+
+// lineOr brings back the line that a file has for the first word of text, or,
+// if it has none, that word with what means none.
+func lineOr(none string) func(have, text string) string {
+	return func(have, text string) string {
+		word, _, _ := strings.Cut(text, " ")
+		if l := line(have, word); l != "" {
+			return l
+		}
+		return word + " " + none
+	}
+}
+
+func firstLine(have, _ string) string {
+	first, _, _ := strings.Cut(have, "\n")
+	return first
 }
