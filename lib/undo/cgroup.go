@@ -15,10 +15,10 @@ import (
 // killTimeout limits how long killed processes may take to leave their cgroup.
 const killTimeout = 10 * time.Second
 
-// removeCgroups kills what runs in the given cgroups and removes them, with the
+// RemoveCgroups kills what runs in the given cgroups and removes them, with the
 // groups that were made below them and with those of their parents that
 // shocker-cg has made and nobody needs any more.
-func removeCgroups(dirs []Dir) error {
+func RemoveCgroups(dirs []Dir) error {
 	var busy []string
 	for _, d := range dirs {
 		is, err := d.is()
@@ -194,7 +194,7 @@ func killOnce(dirs []string) (left bool, retErr error) {
 	}
 	for _, dir := range dirs {
 		err := walkCgroup(dir, func(dir string) error {
-			some, err := killMembers(dir)
+			some, err := signalMembers(dir, unix.SIGKILL, nil)
 			left = left || some
 			return err
 		})

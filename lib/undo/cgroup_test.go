@@ -86,14 +86,14 @@ func TestRemoveCgroupNamesItByInode(t *testing.T) {
 	parents, dirs := testDirs(t)
 	made := mkdirs(t, sticky, dirs)
 	other := []Dir{{made[0].Path, made[0].Ino + 1}}
-	if err := removeCgroups(other); err != nil || left(dirs) != len(dirs) {
+	if err := RemoveCgroups(other); err != nil || left(dirs) != len(dirs) {
 		t.Fatalf("with another inode: %v, %d of %d left; want all", err, left(dirs), len(dirs))
 	}
 	if err := os.Mkdir(filepath.Join(dirs[0], "child"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 { // the second time everything is gone
-		if err := removeCgroups(made); err != nil || left(dirs) != 0 {
+		if err := RemoveCgroups(made); err != nil || left(dirs) != 0 {
 			t.Fatalf("with its inode: %v, %d left", err, left(dirs))
 		}
 	}
@@ -111,7 +111,7 @@ func TestRemoveCgroupWithoutInode(t *testing.T) {
 		byPath = append(byPath, Dir{Path: dir})
 	}
 	mkdirs(t, 0o755, dirs)
-	if err := removeCgroups(byPath); err != nil || left(dirs) != len(dirs) {
+	if err := RemoveCgroups(byPath); err != nil || left(dirs) != len(dirs) {
 		t.Fatalf("somebody else's: %v, %d of %d left; want all", err, left(dirs), len(dirs))
 	}
 	for _, dir := range dirs {
@@ -119,7 +119,7 @@ func TestRemoveCgroupWithoutInode(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := removeCgroups(byPath); err != nil || left(dirs) != 0 {
+	if err := RemoveCgroups(byPath); err != nil || left(dirs) != 0 {
 		t.Fatalf("ours: %v, %d left", err, left(dirs))
 	}
 	if n := left(parents); n != len(parents) {
@@ -157,7 +157,7 @@ func TestRemoveCgroupKillsForkBomb(t *testing.T) {
 	if _, err := out.Read(make([]byte, 2)); err != nil {
 		t.Fatal(err)
 	}
-	if err := removeCgroups(made); err != nil || left(dirs) != 0 {
+	if err := RemoveCgroups(made); err != nil || left(dirs) != 0 {
 		t.Errorf("%v, %d left", err, left(dirs))
 	}
 	err = cmd.Wait()

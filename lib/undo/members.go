@@ -3,6 +3,7 @@ package undo
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,24 +16,40 @@ import (
 // batch limits how many processes are held by a descriptor at once.
 const batch = 512
 
-// killMembers kills the processes in one cgroup and says whether there were
-// any. A pid is only a number, which may be another process by the time it is
-// used: so each is held by a pidfd first, and killed if it is still in the
-// group after that.
-func killMembers(dir string) (bool, error) {
+// SignalCgroup sends a signal to every process in the given cgroups and below
+// them, to each once, however many of the groups it is in.
+func SignalCgroup(dirs []string, sig unix.Signal) error {
+	done := make(map[int]bool)
+	for _, dir := range dirs {
+		err := walkCgroup(dir, func(dir string) error {
+			_, err := signalMembers(dir, sig, done)
+			return err
+		})
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// signalMembers signals the processes in one cgroup, but for those that are
+// done, and says whether there were any. A pid is only a number, which may be
+// another process by the time it is used: so each is held by a pidfd first, and
+// gets the signal if it is still in the group after that.
+func signalMembers(dir string, sig unix.Signal, done map[int]bool) (bool, error) {
 	pids, err := members(dir)
 	if err != nil {
 		return false, err
 	}
 	for part := range slices.Chunk(pids, batch) {
-		if err := killHeld(dir, part); err != nil {
+		if err := signalHeld(dir, part, sig, done); err != nil {
 			return true, err
 		}
 	}
 	return len(pids) > 0, nil
 }
 
-func killHeld(dir string, pids []int) (retErr error) {
+func signalHeld(dir string, pids []int, sig unix.Signal, done map[int]bool) (retErr error) {
 	held := make(map[int]int, len(pids))
 	defer func() {
 		for _, fd := range held {
@@ -40,7 +57,7 @@ func killHeld(dir string, pids []int) (retErr error) {
 		}
 	}()
 	for _, pid := range pids {
-		if pid <= 1 {
+		if pid <= 1 || done[pid] {
 			continue // 0 is one out of sight of our pid namespace
 		}
 		fd, err := unix.PidfdOpen(pid, 0)
@@ -61,9 +78,12 @@ func killHeld(dir string, pids []int) (retErr error) {
 		if !ok {
 			continue
 		}
-		err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+		err := unix.PidfdSendSignal(fd, sig, nil, 0)
 		if err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("kill process %d in %s: %w", pid, dir, err)
+			return fmt.Errorf("send %s to process %d in %s: %w", unix.SignalName(sig), pid, dir, err)
+		}
+		if done != nil {
+			done[pid] = true
 		}
 	}
 	return nil

@@ -33,7 +33,7 @@ var operations = map[string]func(*Entry) error{
 	OpUnlink:    unlink,
 	OpRemove:    remove,
 	OpLink:      func(e *Entry) error { return deleteLink(e.Name, e.Index) },
-	OpCgroup:    func(e *Entry) error { return removeCgroups(e.Dirs) },
+	OpCgroup:    func(e *Entry) error { return RemoveCgroups(e.Dirs) },
 	OpSubvolume: subvolume,
 	OpDown:      down,
 }

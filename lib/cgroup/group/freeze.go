@@ -18,6 +18,9 @@ import (
 // freezer returns the hierarchy whose freezer stops the group's processes.
 func (g *Group) freezer() (hierarchy.Hierarchy, error) {
 	h, ok := g.Find("freezer")
+	if len(g.Hierarchies) == 0 {
+		return h, fmt.Errorf("%s: %w", g.Path, ErrGone)
+	}
 	if !ok {
 		return h, fmt.Errorf("freezer: %w", ErrNoController)
 	}

@@ -13,7 +13,7 @@ import (
 
 // Group is a cgroup, which may or may not exist.
 type Group struct {
-	Path        string // below every mount: /ps_42152
+	Path        string // below every mount, or its base: /ps_42152
 	Hierarchies []hierarchy.Hierarchy
 }
 
@@ -30,11 +30,36 @@ func New(root, path string) (*Group, error) {
 	return &Group{path, found}, nil
 }
 
+// OfConfig returns the group that linux.cgroupsPath of an OCI runtime config
+// names, as runc's cgroupfs driver understands it: an absolute path counts from
+// the root of every hierarchy, another one from the cgroup of this process (see
+// hierarchy.BelowOwn), and none at all is the container's id. What climbs with
+// ".." stays below where it begins.
+func OfConfig(root, cgroupsPath, id string) (*Group, error) {
+	if systemdPath(cgroupsPath) {
+		return nil, CheckPath(cgroupsPath)
+	}
+	if cgroupsPath == "" {
+		cgroupsPath = id
+	}
+	g, err := New(root, filepath.Clean("/"+cgroupsPath))
+	if err != nil || filepath.IsAbs(cgroupsPath) {
+		return g, err
+	}
+	g.Hierarchies, err = hierarchy.BelowOwn(g.Hierarchies)
+	return g, err
+}
+
+// systemdPath tells SLICE:PREFIX:NAME from a path.
+func systemdPath(path string) bool {
+	return strings.Count(path, ":") == 2 && !strings.Contains(path, "/")
+}
+
 // CheckPath refuses a path that is not absolute and clean, and the root.
 func CheckPath(path string) error {
 	switch {
-	case strings.Count(path, ":") == 2 && !strings.Contains(path, "/"):
-		return fmt.Errorf("%w: %q is for the systemd driver; give an absolute path such as /ps_42152", ErrBadPath, path)
+	case systemdPath(path):
+		return fmt.Errorf("%w: %q is for the systemd driver (--systemd-cgroup); give an absolute path such as /ps_42152", ErrBadPath, path)
 	case !strings.HasPrefix(path, "/") || path != filepath.Clean(path) || path == "/":
 		return fmt.Errorf("%w: %q; give an absolute path such as /ps_42152", ErrBadPath, path)
 	}
@@ -42,7 +67,10 @@ func CheckPath(path string) error {
 }
 
 // In is the group's directory in one hierarchy.
-func (g *Group) In(h hierarchy.Hierarchy) string { return filepath.Join(h.Mount, g.Path) }
+func (g *Group) In(h hierarchy.Hierarchy) string { return filepath.Join(h.Mount, g.path(h)) }
+
+// path is the group's path below the mount of a hierarchy.
+func (g *Group) path(h hierarchy.Hierarchy) string { return filepath.Join("/", h.Base, g.Path) }
 
 // Dirs are the group's directories in all hierarchies.
 func (g *Group) Dirs() []string {

@@ -60,7 +60,7 @@ func (g *Group) Make(log *undo.Log, adopt bool, want Controllers) (_ func() erro
 		}
 	}()
 	for _, h := range g.Hierarchies {
-		if err := m.make(h, g.Path); err != nil {
+		if err := m.make(h, g.path(h)); err != nil {
 			return nil, err
 		}
 	}
@@ -73,18 +73,18 @@ func (g *Group) Make(log *undo.Log, adopt bool, want Controllers) (_ func() erro
 	return unmake, nil
 }
 
-// idle refuses a group that somebody uses.
+// idle refuses a group that somebody uses, in words that users of runc know.
 func (g *Group) idle() error {
 	populated, err := g.Populated()
 	if err != nil {
 		return err
 	}
 	if populated {
-		return fmt.Errorf("%s: %w", g.Path, ErrInUse)
+		return fmt.Errorf("container's cgroup is not empty: %s: %w", g.Path, ErrInUse)
 	}
 	frozen, err := g.Frozen()
 	if err == nil && frozen {
-		err = fmt.Errorf("%s: %w", g.Path, ErrFrozen)
+		err = fmt.Errorf("container's cgroup unexpectedly frozen: %s: %w", g.Path, ErrFrozen)
 	}
 	return err
 }

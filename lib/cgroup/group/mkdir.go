@@ -112,7 +112,7 @@ func (g *Group) Enable(want Controllers) error {
 			continue
 		}
 		dir := h.Mount
-		for name := range strings.SplitSeq(strings.TrimPrefix(g.Path, "/"), "/") {
+		for name := range strings.SplitSeq(strings.TrimPrefix(g.path(h), "/"), "/") {
 			if err := handDown(h, dir, want); err != nil {
 				return err
 			}

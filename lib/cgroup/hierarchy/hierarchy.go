@@ -22,11 +22,15 @@ import (
 
 // Hierarchy is one mounted tree of cgroups.
 type Hierarchy struct {
-	Mount   string // where it is mounted
-	Version int    // 1 or 2
+	Mount   string `json:"mount"`   // where it is mounted
+	Version int    `json:"version"` // 1 or 2
 	// Controllers that can be used in it, named as its version does ("blkio"
 	// in v1 is "io" in v2); "name=systemd" for one of v1 that has none.
-	Controllers []string
+	Controllers []string `json:"controllers"`
+	// Base is the cgroup from which paths count, below Mount; "" is Mount.
+	Base string `json:"base,omitempty"`
+
+	root string // the cgroup that is seen at Mount: "/", but for bind mounts
 }
 
 // Has says whether the hierarchy has a controller.
@@ -84,12 +88,13 @@ func parse(mountinfo, root string) ([]Hierarchy, error) {
 		devices = append(devices, device)
 		switch f[0] {
 		case "cgroup":
-			found = append(found, Hierarchy{Mount: at, Version: 1, Controllers: options(f[2])})
+			found = append(found, Hierarchy{Mount: at, Version: 1, Controllers: options(f[2]), root: m[3]})
 		case "cgroup2":
 			h, err := unified(at)
 			if err != nil {
 				return nil, err
 			}
+			h.root = m[3]
 			found = append(found, h)
 		}
 	}
@@ -98,7 +103,7 @@ func parse(mountinfo, root string) ([]Hierarchy, error) {
 
 func unified(mount string) (Hierarchy, error) {
 	data, err := os.ReadFile(filepath.Join(mount, "cgroup.controllers"))
-	return Hierarchy{Mount: mount, Version: 2, Controllers: strings.Fields(string(data))}, err
+	return Hierarchy{Mount: mount, Version: 2, Controllers: strings.Fields(string(data)), root: "/"}, err
 }
 
 // options picks the controllers out of the options of a v1 mount.

@@ -1,7 +1,12 @@
 package hierarchy
 
 import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -12,12 +17,12 @@ func TestParse(t *testing.T) {
 33 31 0:30 / /sys/fs/cgroup/systemd rw shared:10 master:2 - cgroup systemd rw,xattr,release_agent=/lib/agent,name=systemd
 34 31 0:29 / /sys/fs/cgroup/again rw,relatime - cgroup cgroup rw,cpu,cpuacct
 35 31 0:31 / /elsewhere/memory rw,relatime - cgroup cgroup rw,memory
-36 31 0:31 / /sys/fs/cgroup/with\040blank rw,relatime - cgroup cgroup rw,memory
+36 31 0:31 /docker/1 /sys/fs/cgroup/with\040blank rw,relatime - cgroup cgroup rw,memory
 `
 	want := []Hierarchy{
-		{"/sys/fs/cgroup/cpu,cpuacct", 1, []string{"cpu", "cpuacct"}},
-		{"/sys/fs/cgroup/systemd", 1, []string{"name=systemd"}},
-		{"/sys/fs/cgroup/with blank", 1, []string{"memory"}},
+		{Mount: "/sys/fs/cgroup/cpu,cpuacct", Version: 1, Controllers: []string{"cpu", "cpuacct"}, root: "/"},
+		{Mount: "/sys/fs/cgroup/systemd", Version: 1, Controllers: []string{"name=systemd"}, root: "/"},
+		{Mount: "/sys/fs/cgroup/with blank", Version: 1, Controllers: []string{"memory"}, root: "/docker/1"},
 	}
 	got, err := parse(mountinfo, "/sys/fs/cgroup")
 	if err != nil || !reflect.DeepEqual(got, want) {
@@ -46,5 +51,41 @@ func TestFindOnThisMachine(t *testing.T) {
 		if !seen[c] {
 			t.Errorf("no hierarchy has controller %s", c)
 		}
+	}
+}
+
+func TestBelowOwn(t *testing.T) {
+	found, err := Find("/sys/fs/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := BelowOwn(found)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range all {
+		dir := filepath.Join(h.Mount, h.Base)
+		if len(all) == 1 && h.Version == 2 { // that of a child
+			own, err := Of(os.Getpid(), h)
+			if err != nil || filepath.Dir(own) != h.Base {
+				t.Errorf("Of = %q, %v; want a child of %s", own, err, h.Base)
+			}
+			dir = filepath.Join(h.Mount, own)
+		}
+		procs, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+		if err != nil || !strings.Contains("\n"+string(procs), fmt.Sprintf("\n%d\n", os.Getpid())) {
+			t.Errorf("this process is not in %s: %v", dir, err)
+		}
+	}
+}
+
+func TestOfWithoutANamespace(t *testing.T) {
+	found, err := Find("/sys/fs/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found[0].root = "/docker/1"
+	if own, err := Of(os.Getpid(), found[0]); !errors.Is(err, ErrOutside) {
+		t.Errorf("Of, with the mount beginning elsewhere = %q, %v; want ErrOutside", own, err)
 	}
 }
