@@ -33,9 +33,8 @@ type kept struct {
 	Bundle  string         `json:"bundle"`
 	Created time.Time      `json:"created"`
 	Process spawn.Identity `json:"process"`
-	// Cgroup is the path of the container's group in every hierarchy, "" if
-	// it stays where its creator was.
-	Cgroup string `json:"cgroup,omitempty"`
+	// Cgroup is the container's group in every hierarchy.
+	Cgroup group.Saved `json:"cgroup"`
 }
 
 var validID = regexp.MustCompile(`^[\w+.-]{1,255}$`)
@@ -127,13 +126,8 @@ func (b *box) lock() (*os.File, error) {
 	return f, nil
 }
 
-// group is the container's cgroup.
-func (b *box) group() (*group.Group, error) {
-	if b.Cgroup == "" {
-		return nil, fmt.Errorf("%s: %w", b.ID, ErrNoGroup)
-	}
-	return group.New(b.tool.cgroupRoot, b.Cgroup)
-}
+// group is the container's cgroup, as far as it is still there.
+func (b *box) group() (*group.Group, error) { return group.Load(b.Cgroup) }
 
 const paused specs.ContainerState = "paused" // beyond the specification, as runc's
 
@@ -156,14 +150,12 @@ func (b *box) status() (specs.ContainerState, *os.File, error) {
 
 // alive is the status of a container whose process is there.
 func (b *box) alive() (specs.ContainerState, error) {
-	if b.Cgroup != "" {
-		g, err := b.group()
-		if err != nil {
-			return "", err
-		}
-		if frozen, err := g.Frozen(); frozen || err != nil {
-			return paused, err
-		}
+	g, err := b.group()
+	if err != nil {
+		return "", err
+	}
+	if frozen, err := g.Frozen(); frozen || err != nil {
+		return paused, err
 	}
 	held, err := spawn.Held(b.dir)
 	if held {
@@ -174,5 +166,5 @@ func (b *box) alive() (specs.ContainerState, error) {
 
 // options are those with which the container was created.
 func (b *box) options() container.Options {
-	return container.Options{ID: b.ID, Bundle: b.Bundle, CgroupRoot: b.tool.cgroupRoot, HoldIn: b.dir}
+	return container.Options{ID: b.ID, Bundle: b.Bundle, HoldIn: b.dir}
 }

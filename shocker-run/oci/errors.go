@@ -26,6 +26,4 @@ var (
 	ErrNotStopped = errors.New("container is not stopped")
 	// ErrConsole is a terminal that nobody would hold, or that there is not.
 	ErrConsole = errors.New("--console-socket goes with --detach and process.terminal")
-	// ErrNoGroup is a container without a cgroup of its own.
-	ErrNoGroup = errors.New("container has no cgroup")
 )

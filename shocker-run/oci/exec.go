@@ -97,7 +97,12 @@ func (t *tool) execute(c *cli.Context) (_ int, retErr error) {
 		return 0, err
 	}
 	defer io.close()
+	g, err := b.group()
+	if err != nil {
+		return 0, err
+	}
 	o := b.options()
+	o.Group, o.IntoFrozen = g, c.Bool("ignore-paused")
 	o.HoldIn, o.Stdio, o.OwnStdio = "", io.child, io.own
 	t.log.debugf("exec in %s: %q", b.ID, p.Args)
 	box, err := container.Exec(c.Context, spec, p, b.Process.Pid, pidfd, o)

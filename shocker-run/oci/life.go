@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/applet"
+	"shocker.sh/lib/cgroup/group"
 	"shocker.sh/lib/cgroup/resources"
 	"shocker.sh/lib/spawn"
 	"shocker.sh/lib/undo"
@@ -70,7 +71,7 @@ func (t *tool) lifeCommands() []*cli.Command {
 				if err != nil {
 					return err
 				}
-				return b.kill(c.Args().Get(1), c.Bool("all"))
+				return b.kill(c.Context, c.Args().Get(1), c.Bool("all"))
 			},
 		},
 		{
@@ -89,9 +90,10 @@ func (t *tool) lifeCommands() []*cli.Command {
 // creation is a container while it is created.
 type creation struct {
 	*box
-	c    *container.Container
-	spec *specs.Spec
-	io   *stdio
+	c     *container.Container
+	spec  *specs.Spec
+	joins *group.Group
+	io    *stdio
 }
 
 // create makes the container that the command line asks for. With hold its
@@ -135,7 +137,7 @@ func (t *tool) create(c *cli.Context, hold bool) (_ *creation, retErr error) {
 	if !hold {
 		o.HoldIn = ""
 	}
-	o.Stdio, o.OwnStdio = n.io.child, n.io.own
+	o.Group, o.Stdio, o.OwnStdio = n.joins, n.io.child, n.io.own
 	if n.c, err = container.Create(c.Context, spec, o); err != nil {
 		return nil, fmt.Errorf("create %s: %w", id, err)
 	}
@@ -162,12 +164,7 @@ func (n *creation) makeGroup() error {
 	if linux == nil {
 		return nil // refused later, in better words
 	}
-	path := linux.CgroupsPath
-	if path == "" {
-		path = n.ID
-	}
-	n.Cgroup = filepath.Clean("/" + path)
-	g, err := n.group()
+	g, err := group.OfConfig(n.tool.cgroupRoot, linux.CgroupsPath, n.ID)
 	if err != nil {
 		return err
 	}
@@ -182,7 +179,10 @@ func (n *creation) makeGroup() error {
 	if _, err := g.Make(undo.Open(n.dir), true, plan.Controllers()); err != nil {
 		return err
 	}
-	linux.CgroupsPath = n.Cgroup
+	n.joins = g
+	if n.Cgroup, err = g.Save(); err != nil {
+		return err
+	}
 	return plan.Apply()
 }
 
@@ -286,7 +286,7 @@ func (b *box) end(stopped func(context.Context) error) error {
 }
 
 // kill sends a signal.
-func (b *box) kill(name string, all bool) error {
+func (b *box) kill(ctx context.Context, name string, all bool) error {
 	if name == "" {
 		name = "TERM"
 	}
@@ -302,7 +302,7 @@ func (b *box) kill(name string, all bool) error {
 		defer pidfd.Close()
 	}
 	if all {
-		return b.signalAll(sig)
+		return b.signalAll(ctx, sig)
 	}
 	if status == specs.StateStopped {
 		return ErrNotRunning
@@ -321,15 +321,15 @@ func (b *box) kill(name string, all bool) error {
 }
 
 // signalAll sends a signal to every process in the container's cgroup.
-func (b *box) signalAll(sig unix.Signal) error {
+func (b *box) signalAll(ctx context.Context, sig unix.Signal) error {
 	g, err := b.group()
 	if err != nil {
 		return err
 	}
 	if sig == unix.SIGKILL {
-		return g.Kill(context.Background())
+		return g.Kill(ctx)
 	}
-	return g.Signal(sig)
+	return g.Signal(ctx, sig)
 }
 
 func (b *box) thaw() error {

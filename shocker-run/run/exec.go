@@ -155,8 +155,12 @@ func execute(ctx context.Context, host stage.Host, spec *specs.Spec, p *specs.Pr
 	if err != nil {
 		return applet.NotStarted, err
 	}
+	g, err := groupOf(host, spec)
+	if err != nil {
+		return applet.NotStarted, errors.Join(err, streams.Close())
+	}
 	c, err := container.Exec(ctx, spec, p, pid, pidfd, container.Options{
-		CgroupRoot: host.CgroupRoot, Stdio: streams.Child, OwnStdio: streams.Chown,
+		Group: g, Stdio: streams.Child, OwnStdio: streams.Chown,
 	})
 	if err != nil {
 		return statusOf(err), errors.Join(err, streams.Close())

@@ -10,6 +10,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"shocker.sh/lib/cgroup/group"
 	libcontainer "shocker.sh/lib/container"
 	"shocker.sh/lib/record"
 	"shocker.sh/lib/stage"
@@ -135,8 +136,12 @@ func (s *session) start(ctx context.Context) (retErr error) {
 	if err != nil {
 		return err
 	}
+	g, err := groupOf(s.host, s.spec)
+	if err != nil {
+		return err
+	}
 	s.c, err = container.Create(ctx, s.spec, container.Options{
-		ID: s.r.ID(), Bundle: bundle, CgroupRoot: s.host.CgroupRoot,
+		ID: s.r.ID(), Bundle: bundle, Group: g,
 		Stdio: s.streams.Child, OwnStdio: s.streams.Chown,
 		MapRoot: true, OpenNet: true, SkipHook: isOurHook(s.host, s.r),
 	})
@@ -156,6 +161,15 @@ func (s *session) start(ctx context.Context) (retErr error) {
 		return err
 	}
 	return s.started()
+}
+
+// groupOf is the cgroup that another stage has made; nil if the record names
+// none.
+func groupOf(host stage.Host, spec *specs.Spec) (*group.Group, error) {
+	if spec.Linux == nil || spec.Linux.CgroupsPath == "" {
+		return nil, nil
+	}
+	return group.New(host.CgroupRoot, spec.Linux.CgroupsPath)
 }
 
 // started writes down that the program runs.

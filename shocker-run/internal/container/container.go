@@ -49,15 +49,17 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"shocker.sh/lib/cgroup/group"
 	"shocker.sh/lib/spawn"
 )
 
 // Options are what a config does not say.
 type Options struct {
-	ID         string
-	Bundle     string      // directory that relative paths of the config count from
-	CgroupRoot string      // /sys/fs/cgroup
-	Stdio      [3]*os.File // descriptors 0 to 2, unless the process has a terminal
+	ID     string
+	Bundle string // directory that relative paths of the config count from
+	// Group is the cgroup that the container joins; nil: its creator's.
+	Group *group.Group
+	Stdio [3]*os.File // descriptors 0 to 2, unless the process has a terminal
 	// HoldIn is a directory where the container waits for a start by another
 	// process (Reopen), and outlives ours; "" is one by our own.
 	HoldIn string
@@ -68,6 +70,8 @@ type Options struct {
 	// OpenNet lets all users bind low ports and ping in the container's
 	// network namespace.
 	OpenNet bool
+	// IntoFrozen lets Exec join a container that is paused.
+	IntoFrozen bool
 	// SkipHook says which hooks the caller does itself.
 	SkipHook func(specs.Hook) bool
 }
@@ -85,7 +89,6 @@ type Container struct {
 	spec   *specs.Spec
 	o      Options
 	proc   *spawn.Process
-	cg     *cgroups
 	setup  *setup
 	master *spawn.Step
 	found  []*lookup // with HoldIn
@@ -213,9 +216,6 @@ func (c *Container) prepare() (err error) {
 			return fmt.Errorf("%w: a user namespace without uidMappings and gidMappings", ErrInvalid)
 		}
 	}
-	if c.cg, err = findCgroups(c.o.CgroupRoot, linux.CgroupsPath); err != nil {
-		return err
-	}
 	if s.last, err = lastCap(); err != nil {
 		return err
 	}
@@ -235,7 +235,7 @@ func (c *Container) prepare() (err error) {
 		return err
 	}
 	s.m = &mounts{
-		root: s.root, bundle: c.o.Bundle, maps: s.maps, ns: s.ns, cgroups: c.cg,
+		root: s.root, bundle: c.o.Bundle, maps: s.maps, ns: s.ns, group: c.o.Group,
 		foreign: foreign, terminal: c.spec.Process.Terminal,
 	}
 	if err := s.m.plan(c.spec.Mounts, linux.Devices); err != nil {
@@ -296,8 +296,14 @@ func (c *Container) furnish(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := c.cg.attach(pid); err != nil {
-		return err
+	if g := c.o.Group; g != nil {
+		err := g.AttachThread(pid)
+		if errors.Is(err, group.ErrGone) {
+			err = fmt.Errorf("%w: shocker-cg up makes it", err)
+		}
+		if err != nil {
+			return fmt.Errorf("join the cgroup: %w", err)
+		}
 	}
 	if err := limits(pid, c.spec.Process); err != nil {
 		return err

@@ -100,7 +100,7 @@ type outcome struct {
 // run runs a container to its end.
 func run(t *testing.T, spec *specs.Spec, change func(*Options)) (outcome, error) {
 	t.Helper()
-	o := Options{ID: "test", Bundle: t.TempDir(), CgroupRoot: "/sys/fs/cgroup", MapRoot: true, OpenNet: true}
+	o := Options{ID: "test", Bundle: t.TempDir(), MapRoot: true, OpenNet: true}
 	in, err := os.Open(os.DevNull)
 	if err != nil {
 		t.Fatal(err)

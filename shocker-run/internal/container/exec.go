@@ -10,6 +10,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"shocker.sh/lib/cgroup/group"
 	"shocker.sh/lib/spawn"
 )
 
@@ -68,8 +69,10 @@ func Exec(ctx context.Context, spec *specs.Spec, process *specs.Process, pid int
 	if err := c.proc.Notified(ctx); err != nil {
 		return nil, fmt.Errorf("join the container: %w", err)
 	}
-	if err := c.cg.attach(c.proc.Pid()); err != nil {
-		return nil, err
+	if g := o.Group; g != nil {
+		if err := g.Join(c.proc.Pid(), group.Joining{Init: pid, Frozen: o.IntoFrozen}); err != nil {
+			return nil, fmt.Errorf("join the cgroup: %w", err)
+		}
 	}
 	if err := limits(c.proc.Pid(), process); err != nil {
 		return nil, err
@@ -89,9 +92,6 @@ func Exec(ctx context.Context, spec *specs.Spec, process *specs.Process, pid int
 // cloneExec writes the steps of the process and starts it.
 func (c *Container) cloneExec(pid int, target *os.File) (err error) {
 	s, p := c.setup, c.spec.Process
-	if c.cg, err = findCgroups(c.o.CgroupRoot, c.spec.Linux.CgroupsPath); err != nil {
-		return err
-	}
 	if s.last, err = lastCap(); err != nil {
 		return err
 	}

@@ -10,6 +10,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/cgroup/group"
 )
 
 // attachment is one mount of the container, ready to be put into its place.
@@ -42,8 +44,8 @@ type mounts struct {
 	bundle  string
 	maps    idMaps
 	ns      *namespaces
-	cgroups *cgroups
-	foreign bool // the network namespace: see foreignNet
+	group   *group.Group // nil: the container has none
+	foreign bool         // the network namespace: see foreignNet
 	// host says what the parent can look at to know what a mount holds.
 	host     map[string]string // place -> directory of the host
 	terminal bool              // the program has one

@@ -78,7 +78,7 @@ func sendSignal(pidfd *os.File, sig unix.Signal) error {
 func (c *Container) Pid() int { return c.proc.Pid() }
 
 // OOMKills is how many processes were killed for want of memory.
-func (c *Container) OOMKills() int { return c.cg.oomKills() }
+func (c *Container) OOMKills() int { return c.oomKills() }
 
 // Close frees what the parent holds of the container. It goes on.
 func (c *Container) Close() { c.proc.Close() }
