@@ -206,14 +206,20 @@ func self(t *testing.T) string {
 	return path
 }
 
-// silent says whether nothing comes from a pipe once it is dry. What does not
-// dry up after more than a pipe can hold is being written to.
-func silent(t *testing.T, r *os.File) bool {
+// silent says whether a program that writes without end has stopped: what it
+// had written before fits into the pipe. speaks waits until it has written.
+func silent(t *testing.T, r *os.File) bool { return read(t, r, 200*time.Millisecond) }
+
+func speaks(t *testing.T, r *os.File) bool { return !read(t, r, 20*time.Second) }
+
+// read reads more than a pipe holds, and says whether it had to wait for too
+// long.
+func read(t *testing.T, r *os.File, limit time.Duration) (late bool) {
 	t.Helper()
 	const more = 1 << 20
 	buf := make([]byte, 1<<16)
 	for n := 0; n < more; {
-		if err := r.SetReadDeadline(time.Now().Add(testkit.Patience(200 * time.Millisecond))); err != nil {
+		if err := r.SetReadDeadline(time.Now().Add(testkit.Patience(limit))); err != nil {
 			t.Fatal(err)
 		}
 		m, err := r.Read(buf)
@@ -232,7 +238,7 @@ func TestFreezeThawKill(t *testing.T) {
 	h := newHost(t)
 	rec := h.up(rec("ps_1", "{}"))
 	cmd, out := h.enter("ps_1", "", "sh", "-c", "sleep 1000 & exec yes")
-	if silent(t, out) {
+	if !speaks(t, out) {
 		t.Fatal("the program says nothing")
 	}
 	for range 2 {
@@ -243,7 +249,7 @@ func TestFreezeThawKill(t *testing.T) {
 	}
 	h.fails("", "frozen", "exec", "ps_1", "true")
 	h.ok("", "thaw", "ps_1")
-	if silent(t, out) || h.stats("ps_1").Frozen {
+	if !speaks(t, out) || h.stats("ps_1").Frozen {
 		t.Error("the program does not go on after thaw")
 	}
 	h.ok("", "freeze", "ps_1")
