@@ -207,6 +207,13 @@ func (p *Process) File(s *Step, name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
+// Fill overwrites what the table has at r with data, which must fit, before the
+// step that uses it.
+func (p *Process) Fill(r Ref, data []byte) {
+	at := uintptr(r) - uintptr(unsafe.Pointer(&p.table.mem[0]))
+	copy(p.table.mem[at:], data)
+}
+
 // Reap waits for the first process, if it was another than the one that goes
 // on: it exits at its Clone.
 func (p *Process) Reap() error {

@@ -179,11 +179,18 @@ func (t *Table) String(s string) Ref { return t.Bytes(append([]byte(s), 0)) }
 // Strings puts a list of strings, ended by NULL, into the table's memory, as
 // execve(2) takes its arguments.
 func (t *Table) Strings(list []string) Ref {
+	all, _ := t.StringRefs(list)
+	return all
+}
+
+// StringRefs is Strings, and tells where each string is, for Process.Fill.
+func (t *Table) StringRefs(list []string) (all Ref, each []Ref) {
 	b := t.alloc(8 * (len(list) + 1))
 	for i, s := range list {
-		*(*uintptr)(unsafe.Pointer(&b[8*i])) = uintptr(t.String(s))
+		each = append(each, t.String(s))
+		*(*uintptr)(unsafe.Pointer(&b[8*i])) = uintptr(each[i])
 	}
-	return Ref(unsafe.Pointer(&b[0]))
+	return Ref(unsafe.Pointer(&b[0])), each
 }
 
 // Struct puts a copy of *v, which must hold no Go pointers, into the table's
@@ -286,6 +293,37 @@ func (t *Table) Wait(name string) *Step {
 	s := t.Call(name, unix.SYS_READ, t.release.r, Ref(unsafe.Pointer(&t.head.scratch)), 1)
 	s.flags = stepData
 	return s
+}
+
+// Reserve keeps the table's own descriptors out of the numbers below first,
+// which the program is to get.
+func (t *Table) Reserve(first int) error {
+	for _, f := range []**os.File{&t.status.w, &t.release.r, &t.hold} {
+		if *f == nil || int((*f).Fd()) >= first {
+			continue
+		}
+		fd, err := unix.FcntlInt((*f).Fd(), unix.F_DUPFD_CLOEXEC, first)
+		if err != nil {
+			return os.NewSyscallError("dup", err)
+		}
+		(*f).Close()
+		*f = os.NewFile(uintptr(fd), "|")
+	}
+	return nil
+}
+
+// Descriptors adds that the program gets files, or what steps have opened, as
+// its descriptors from first up, whatever numbers they have now. Reserve has
+// kept the table's own out of the way. What stays above is for CloseFrom.
+func (t *Table) Descriptors(first int, files ...any) {
+	var high []*Step
+	for i, f := range files {
+		// One may have a number that another is to get.
+		high = append(high, t.Call(fmt.Sprintf("move descriptor %d", first+i), unix.SYS_FCNTL, f, unix.F_DUPFD_CLOEXEC, first+len(files)))
+	}
+	for i, s := range high {
+		t.Call(fmt.Sprintf("set descriptor %d", first+i), unix.SYS_DUP3, s, first+i, 0)
+	}
 }
 
 // CloseFrom adds the closing of all descriptors from first up, also those that

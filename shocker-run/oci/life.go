@@ -223,7 +223,11 @@ func (t *tool) start(c *cli.Context, b *box) (retErr error) {
 	if err != nil {
 		return errors.Join(err, pidfd.Close())
 	}
-	box, err := container.Reopen(spec, b.options(), b.Process, pidfd)
+	o := b.options()
+	if o.Group, err = b.group(); err != nil {
+		return errors.Join(err, pidfd.Close())
+	}
+	box, err := container.Reopen(spec, o, b.Process, pidfd)
 	if errors.Is(err, spawn.ErrNotHeld) {
 		err = ErrStopped
 	}

@@ -247,7 +247,7 @@ func TestNotStarted(t *testing.T) {
 			"ps_2": {func(s *specs.Spec) { s.Process.Args = []string{"/etc"} }, 126, container.ErrNotExecutable},
 			"ps_3": {func(s *specs.Spec) { s.Root.Path = "/no/such/root" }, 125, os.ErrNotExist},
 			"ps_4": {func(s *specs.Spec) { s.Linux.CgroupsPath = "/nosuch" }, 125, group.ErrGone},
-			"ps_5": {func(s *specs.Spec) { s.Process.Capabilities.Bounding = []string{"CAP_FLY"} }, 125, container.ErrInvalid},
+			"ps_5": {func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_LUCK"}} }, 125, container.ErrInvalid},
 			"ps_6": {func(s *specs.Spec) {
 				s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Type: "nosuchfs", Source: "x"})
 			}, 125, unix.ENODEV},

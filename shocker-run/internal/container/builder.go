@@ -16,6 +16,14 @@ import (
 type builder struct {
 	*spawn.Table
 	root any // descriptor of the container's root: a file, or a step
+	own  []*os.File
+}
+
+// close closes what was opened for the table, once its process has it.
+func (b *builder) close() {
+	for _, f := range b.own {
+		f.Close()
+	}
 }
 
 // inRoot opens a path below the root as if that were "/", never through links

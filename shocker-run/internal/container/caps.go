@@ -3,10 +3,12 @@ package container
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // capNames are the capabilities by their number (capabilities(7)).
@@ -26,40 +28,40 @@ type caps struct {
 	bounding, effective, permitted, inheritable, ambient uint64
 }
 
-// parseCaps reads the sets of a record. Capabilities that this kernel lacks
-// are left out, as engines ask for every one they know; unknown names are
-// refused. What is ambient must be permitted and inheritable.
-func parseCaps(c *specs.LinuxCapabilities, last int) (*caps, error) {
+// parseCaps reads the sets of a record. Those that are unknown or not to be
+// had, as available has them, are left out and returned as refused: engines ask
+// for every one they know, and the spec wants no more than a warning. What is
+// ambient must be permitted and inheritable.
+func parseCaps(c *specs.LinuxCapabilities, available uint64) (sets *caps, refused []string, _ error) {
+	sets = &caps{}
 	if c == nil {
-		return &caps{}, nil
+		return sets, nil, nil
 	}
-	sets := &caps{}
 	for _, s := range []struct {
-		name  string
 		names []string
 		bits  *uint64
 	}{
-		{"bounding", c.Bounding, &sets.bounding},
-		{"effective", c.Effective, &sets.effective},
-		{"permitted", c.Permitted, &sets.permitted},
-		{"inheritable", c.Inheritable, &sets.inheritable},
-		{"ambient", c.Ambient, &sets.ambient},
+		{c.Bounding, &sets.bounding},
+		{c.Effective, &sets.effective},
+		{c.Permitted, &sets.permitted},
+		{c.Inheritable, &sets.inheritable},
+		{c.Ambient, &sets.ambient},
 	} {
 		for _, name := range s.names {
 			n := capNumber(name)
-			if n < 0 {
-				return nil, fmt.Errorf("%w: %s capability %q", ErrInvalid, s.name, name)
-			}
-			if n <= last {
+			switch {
+			case n >= 0 && available&(1<<n) != 0:
 				*s.bits |= 1 << n
+			case !slices.Contains(refused, name):
+				refused = append(refused, name)
 			}
 		}
 	}
 	if extra := sets.effective &^ sets.permitted; extra != 0 {
-		return nil, fmt.Errorf("%w: capabilities %s are effective but not permitted", ErrInvalid, capList(extra))
+		return nil, nil, fmt.Errorf("%w: capabilities %s are effective but not permitted", ErrInvalid, capList(extra))
 	}
 	sets.ambient &= sets.permitted & sets.inheritable
-	return sets, nil
+	return sets, refused, nil
 }
 
 func capNumber(name string) int {
@@ -79,6 +81,40 @@ func capList(bits uint64) string {
 		}
 	}
 	return strings.Join(names, " ")
+}
+
+// capabilities reads the sets of the process, and tells of what it cannot
+// have: what this kernel or, without a user namespace of its own, our own
+// process lacks.
+func (c *Container) capabilities(userns bool) (err error) {
+	s := c.setup
+	if s.last, err = lastCap(); err != nil {
+		return err
+	}
+	available := uint64(1)<<(s.last+1) - 1
+	if !userns {
+		own, err := ownCaps()
+		if err != nil {
+			return err
+		}
+		available &= own
+	}
+	var refused []string
+	s.caps, refused, err = parseCaps(c.spec.Process.Capabilities, available)
+	if len(refused) > 0 {
+		c.warn(fmt.Errorf("capabilities that are unknown or not to be had are left out: %q", refused))
+	}
+	return err
+}
+
+// ownCaps are the capabilities that our process may use.
+func ownCaps() (uint64, error) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return 0, os.NewSyscallError("capget", err)
+	}
+	return uint64(data[0].Permitted) | uint64(data[1].Permitted)<<32, nil
 }
 
 // lastCap is the number of the last capability that this kernel knows.

@@ -12,7 +12,25 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/cgroup/group"
 )
+
+// joinGroup puts a process into the container's cgroup, or where its first
+// process has moved to; init is 0 if that is the one.
+func (c *Container) joinGroup(pid, init int) error {
+	if c.o.Group == nil {
+		return nil
+	}
+	err := c.o.Group.Join(pid, group.Joining{Init: init, Frozen: c.o.IntoFrozen})
+	if errors.Is(err, group.ErrGone) {
+		err = fmt.Errorf("%w: shocker-cg up makes it", err)
+	}
+	if err != nil {
+		return fmt.Errorf("join the cgroup: %w", err)
+	}
+	return nil
+}
 
 // oomKills is how many processes of the container the kernel has killed for
 // want of memory.

@@ -1,7 +1,6 @@
 package container
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -219,37 +218,5 @@ func TestRefused(t *testing.T) {
 		if err == nil {
 			t.Errorf("%s: status %d; want an error", name, o.status)
 		}
-	}
-}
-
-func TestHooks(t *testing.T) {
-	root := busyboxRoot(t)
-	dir := t.TempDir()
-	hook := func(name string) []specs.Hook {
-		script := `cat > "$0/` + name + `"; env >> "$0/env"`
-		return []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", script, dir}, Env: []string{"ONLY=this"}}}
-	}
-	spec := config(root, "true")
-	spec.Hooks = &specs.Hooks{Prestart: hook("prestart"), CreateRuntime: hook("createRuntime"), Poststart: hook("poststart")}
-	if o, err := run(t, spec, nil); err != nil || o.status != 0 {
-		t.Fatalf("status %d, %v", o.status, err)
-	}
-	for name, status := range map[string]string{"prestart": "creating", "createRuntime": "creating", "poststart": "running"} {
-		data, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil || !strings.Contains(string(data), `"status":"`+status+`"`) || !strings.Contains(string(data), `"id":"test"`) {
-			t.Errorf("%s got %s, %v", name, data, err)
-		}
-	}
-	if env, err := os.ReadFile(filepath.Join(dir, "env")); err != nil || strings.Contains(string(env), "PATH=/usr") || !strings.Contains(string(env), "ONLY=this") {
-		t.Errorf("environment of the hooks: %s, %v; want their own only", env, err)
-	}
-	one := 1
-	spec.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/sleep", Args: []string{"sleep", "100"}, Timeout: &one}}}
-	if _, err := run(t, spec, nil); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("a hook that hangs: %v; want %v", err, context.DeadlineExceeded)
-	}
-	spec.Hooks = &specs.Hooks{Prestart: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo it rains >&2; exit 1"}}}}
-	if _, err := run(t, spec, nil); err == nil || !strings.Contains(err.Error(), "it rains") {
-		t.Errorf("a hook that fails: %v; want its words", err)
 	}
 }

@@ -12,14 +12,17 @@
 //	                                            join user
 //	                                            clone(PARENT, NEWPID) ─▶ unshare mnt, uts, net
 //	                             ◀──────────────────────────────────────  "namespaces made"
-//	write id maps, join cgroups, rlimits,
-//	oom_score_adj, id-map the root,
-//	hooks prestart, createRuntime ─────────────────────────────────────▶
+//	write id maps, join cgroups,
+//	id-map the root,
+//	                   ───────────────────────────────────────────────▶
 //	                                                                     unshare cgroup; / is slave
 //	                                                                     attach the root, at its path
 //	                                                                     become root of the user namespace
-//	                                                                     unshare ipc; hostname, sysctls, lo
-//	                                                                     mounts, masked and read-only paths
+//	                                                                     unshare ipc; hostname, mounts
+//	                             ◀──────────────────────────────────────  "mounted", if there are hooks
+//	hooks prestart, createRuntime,
+//	createContainer (inside) ──────────────────────────────────────────▶
+//	                                                                     sysctls, lo; masked, read-only paths
 //	                                                                     pivot_root, drop the host's tree
 //	                                                                     new session, stdio
 //	                             ◀── with a terminal: "opened" ─────────
@@ -27,7 +30,9 @@
 //	                                                                     close descriptors, working directory,
 //	                                                                     user, capabilities, no_new_privs
 //	                             ◀──────────────────────────────────────  "created"
+//	limits, oom_score_adj, scheduling, HOME;
 //	state is "created"; from here another process may go on (lib/spawn, held.go)
+//	hooks startContainer (inside)
 //	Start ─────────────────────────────────────────────────────────────▶
 //	                             ◀── end of file, or the step ──────────  execve: the program is pid 1
 //	hooks poststart; state is "running"
@@ -72,6 +77,16 @@ type Options struct {
 	OpenNet bool
 	// IntoFrozen lets Exec join a container that is paused.
 	IntoFrozen bool
+	// Files are further files that the program gets, from descriptor 3 up;
+	// the first ListenFDs of them are announced as sockets to listen on
+	// (sd_listen_fds(3)).
+	Files     []*os.File
+	ListenFDs int
+	// NoKeyring leaves the program in its caller's session keyring.
+	NoKeyring bool
+	// Warn is told what of the config is left out, where the spec wants a
+	// warning and no error; nil: nobody is.
+	Warn func(error)
 	// SkipHook says which hooks the caller does itself.
 	SkipHook func(specs.Hook) bool
 }
@@ -92,6 +107,7 @@ type Container struct {
 	setup  *setup
 	master *spawn.Step
 	found  []*lookup // with HoldIn
+	home   spawn.Ref // of HOME in the environment, 0 if it is known
 	ended  bool
 	// Console is the terminal's master, with process.terminal; the caller
 	// closes it.
@@ -130,6 +146,7 @@ func (s *setup) close() {
 // Create makes the container; its process waits before its program. On error
 // nothing is left of it.
 func Create(ctx context.Context, spec *specs.Spec, o Options) (_ *Container, retErr error) {
+	defer func() { retErr = plainly(retErr) }()
 	if err := check(spec); err != nil {
 		return nil, err
 	}
@@ -153,7 +170,7 @@ func Create(ctx context.Context, spec *specs.Spec, o Options) (_ *Container, ret
 	if err := c.proc.Notified(ctx); err != nil {
 		return nil, fmt.Errorf("make namespaces: %w", err)
 	}
-	if err := c.furnish(ctx); err != nil {
+	if err := c.furnish(); err != nil {
 		return nil, err
 	}
 	return c, c.created(ctx)
@@ -163,6 +180,9 @@ func Create(ctx context.Context, spec *specs.Spec, o Options) (_ *Container, ret
 // what it has ready.
 func (c *Container) created(ctx context.Context) error {
 	if err := c.proc.Release(); err != nil {
+		return err
+	}
+	if err := c.createHooks(ctx); err != nil {
 		return err
 	}
 	if c.master != nil {
@@ -184,6 +204,12 @@ func (c *Container) created(ctx context.Context) error {
 		return err
 	}
 	if err := c.proc.Reap(); err != nil {
+		return err
+	}
+	if err := limits(c.proc.Pid(), c.spec.Process); err != nil {
+		return err
+	}
+	if err := c.setHome(c.proc.Pid()); err != nil {
 		return err
 	}
 	pidfd, err := c.proc.Pidfd()
@@ -216,10 +242,7 @@ func (c *Container) prepare() (err error) {
 			return fmt.Errorf("%w: a user namespace without uidMappings and gidMappings", ErrInvalid)
 		}
 	}
-	if s.last, err = lastCap(); err != nil {
-		return err
-	}
-	if s.caps, err = parseCaps(c.spec.Process.Capabilities, s.last); err != nil {
+	if err := c.capabilities(s.ns.own(unix.CLONE_NEWUSER)); err != nil {
 		return err
 	}
 	for key := range linux.Sysctl {
@@ -284,7 +307,7 @@ func (c *Container) openNulls() error {
 }
 
 // furnish does what the parent does for a process whose namespaces are there.
-func (c *Container) furnish(ctx context.Context) error {
+func (c *Container) furnish() error {
 	s, pid := c.setup, c.proc.Pid()
 	if s.ns.create&unix.CLONE_NEWUSER != 0 {
 		if err := spawn.WriteMappings(pid, s.maps.uids, s.maps.gids); err != nil {
@@ -296,16 +319,7 @@ func (c *Container) furnish(ctx context.Context) error {
 			return err
 		}
 	}
-	if g := c.o.Group; g != nil {
-		err := g.AttachThread(pid)
-		if errors.Is(err, group.ErrGone) {
-			err = fmt.Errorf("%w: shocker-cg up makes it", err)
-		}
-		if err != nil {
-			return fmt.Errorf("join the cgroup: %w", err)
-		}
-	}
-	if err := limits(pid, c.spec.Process); err != nil {
+	if err := c.joinGroup(pid, 0); err != nil {
 		return err
 	}
 	if c.o.OwnStdio != nil {
@@ -317,7 +331,7 @@ func (c *Container) furnish(ctx context.Context) error {
 			return err
 		}
 	}
-	return c.createHooks(ctx, pid)
+	return nil
 }
 
 func (c *Container) mapRoot(pid int) error {

@@ -1,6 +1,9 @@
 package container
 
-import "errors"
+import (
+	"errors"
+	"strings"
+)
 
 var (
 	// ErrInvalid is a config that asks for what cannot be.
@@ -17,3 +20,24 @@ var (
 	// ErrGone is a container whose process is no longer there.
 	ErrGone = errors.New("not running")
 )
+
+// plain is an error of ours. Engines tell by the words of an error that the
+// program does not exist or may not be executed, and those of others must not
+// hold the same ones.
+type plain struct{ error }
+
+var plainWords = strings.NewReplacer(
+	"no such file or directory", "does not exist",
+	"permission denied", "access is not permitted",
+	"executable file not found", "not found",
+)
+
+func (e plain) Error() string { return plainWords.Replace(e.error.Error()) }
+func (e plain) Unwrap() error { return e.error }
+
+func plainly(err error) error {
+	if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrNotExecutable) {
+		return err
+	}
+	return plain{err}
+}

@@ -10,7 +10,6 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"shocker.sh/lib/cgroup/group"
 	"shocker.sh/lib/spawn"
 )
 
@@ -36,15 +35,17 @@ var allKinds = []struct {
 //	compare namespaces ─ clone ─▶  setns(pidfd, all)
 //	                               clone(PARENT) ──────────▶
 //	                 ◀──────────────────────────────────────  "joined"
-//	cgroups, rlimits ──────────────────────────────────────▶
+//	cgroups, affinity ─────────────────────────────────────▶
 //	                                                          session, terminal, stdio,
 //	                                                          user, capabilities
 //	                 ◀──────────────────────────────────────  "created"
+//	limits, scheduling
 //	Start            ──────────────────────────────────────▶  execve
 //
 // target is the container's first process, by pid and pidfd. What Exec
 // returns is used as a Container, but for its hooks.
 func Exec(ctx context.Context, spec *specs.Spec, process *specs.Process, pid int, target *os.File, o Options) (_ *Container, retErr error) {
+	defer func() { retErr = plainly(retErr) }()
 	if err := checkProcess(process); err != nil {
 		return nil, err
 	}
@@ -69,12 +70,7 @@ func Exec(ctx context.Context, spec *specs.Spec, process *specs.Process, pid int
 	if err := c.proc.Notified(ctx); err != nil {
 		return nil, fmt.Errorf("join the container: %w", err)
 	}
-	if g := o.Group; g != nil {
-		if err := g.Join(c.proc.Pid(), group.Joining{Init: pid, Frozen: o.IntoFrozen}); err != nil {
-			return nil, fmt.Errorf("join the cgroup: %w", err)
-		}
-	}
-	if err := limits(c.proc.Pid(), process); err != nil {
+	if err := c.attachExec(pid, process.ExecCPUAffinity); err != nil {
 		return nil, err
 	}
 	if o.OwnStdio != nil {
@@ -89,28 +85,43 @@ func Exec(ctx context.Context, spec *specs.Spec, process *specs.Process, pid int
 	return c, c.created(ctx)
 }
 
+// attachExec puts the process into the container's cgroups, and lets it run on
+// the CPUs that are asked for before and after that.
+func (c *Container) attachExec(init int, affinity *specs.CPUAffinity) error {
+	initial, final, err := parseAffinity(affinity)
+	if err != nil {
+		return err
+	}
+	pid := c.proc.Pid()
+	if err := setAffinity(pid, initial); err != nil {
+		return err
+	}
+	if err := c.joinGroup(pid, init); err != nil {
+		return err
+	}
+	return setAffinity(pid, final)
+}
+
 // cloneExec writes the steps of the process and starts it.
 func (c *Container) cloneExec(pid int, target *os.File) (err error) {
 	s, p := c.setup, c.spec.Process
-	if s.last, err = lastCap(); err != nil {
-		return err
-	}
-	if s.caps, err = parseCaps(p.Capabilities, s.last); err != nil {
-		return err
-	}
 	joins, err := otherNamespaces(pid)
 	if err != nil {
 		return err
 	}
-	t, err := spawn.NewTable()
+	if err := c.capabilities(joins&unix.CLONE_NEWUSER != 0); err != nil {
+		return err
+	}
+	b, err := c.newTable()
 	if err != nil {
 		return err
 	}
-	b := &builder{Table: t}
-	b.Call("join the container's namespaces", unix.SYS_SETNS, target, joins)
-	b.Clone("clone the process", 0)
-	b.Notify("tell that the namespaces are joined")
-	b.Wait("wait for the parent")
+	defer b.close()
+	t := b.Table
+	if err := b.enter(target, pid, joins, true); err != nil {
+		t.Close()
+		return err
+	}
 	if joins&unix.CLONE_NEWUSER != 0 {
 		s.maps = idMaps{c.spec.Linux.UIDMappings, c.spec.Linux.GIDMappings}
 		b.becomeRoot()
@@ -121,11 +132,14 @@ func (c *Container) cloneExec(pid int, target *os.File) (err error) {
 			Flags: unix.O_RDWR | unix.O_NOCTTY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS,
 		})
 		c.master = b.Call("open a terminal", unix.SYS_OPENAT2, unix.AT_FDCWD, "/dev/pts/ptmx", how, unix.SizeofOpenHow)
-		c.handOver(b, b.peer(c.master, p.User.UID))
+		c.handOver(b, b.peer(c.master, p))
 	} else {
-		b.stdio([3]any{c.o.Stdio[0], c.o.Stdio[1], c.o.Stdio[2]})
+		b.Descriptors(0, c.o.Stdio[0], c.o.Stdio[1], c.o.Stdio[2])
 	}
-	c.finish(b)
+	if err := c.finish(b); err != nil {
+		t.Close()
+		return err
+	}
 	if c.proc, err = t.Start(spawn.Options{}); err != nil {
 		t.Close()
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -29,13 +30,26 @@ func (c *Container) State(status specs.ContainerState) *specs.State {
 	return state
 }
 
-// createHooks are those of the runtime's namespace between the namespaces and
-// pivot_root. One that fails ends the container.
-func (c *Container) createHooks(ctx context.Context, _ int) error {
-	if err := c.hooks(ctx, "prestart", specs.StateCreating); err != nil {
-		return err
+// createHooks runs the hooks of the time between the mounts and pivot_root, for
+// which the process waits. One that fails ends the container.
+func (c *Container) createHooks(ctx context.Context) error {
+	if !c.hasCreateHooks() {
+		return nil
 	}
-	return c.hooks(ctx, "createRuntime", specs.StateCreating)
+	if err := c.proc.Notified(ctx); err != nil {
+		return c.explain(err)
+	}
+	for _, when := range []string{"prestart", "createRuntime", "createContainer"} {
+		if err := c.hooks(ctx, when, specs.StateCreating); err != nil {
+			return err
+		}
+	}
+	return c.proc.Release()
+}
+
+func (c *Container) hasCreateHooks() bool {
+	h := c.spec.Hooks
+	return h != nil && len(h.Prestart)+len(h.CreateRuntime)+len(h.CreateContainer) > 0 //nolint:staticcheck // deprecated, and still in use
 }
 
 // Stopped runs the hooks poststop. One that fails is told, the others run all
@@ -54,7 +68,7 @@ func (c *Container) hooks(ctx context.Context, when string, status specs.Contain
 		if c.o.SkipHook != nil && c.o.SkipHook(h) {
 			continue
 		}
-		err := runHook(ctx, h, c.State(status))
+		err := c.hook(ctx, when, h, c.State(status))
 		if err == nil {
 			continue
 		}
@@ -70,41 +84,80 @@ func (c *Container) hooks(ctx context.Context, when string, status specs.Contain
 // hooksOf are the hooks of a config by their moment.
 func hooksOf(h *specs.Hooks) map[string][]specs.Hook {
 	return map[string][]specs.Hook{
-		"prestart":      h.Prestart, //nolint:staticcheck // deprecated, and still in use
-		"createRuntime": h.CreateRuntime,
-		"poststart":     h.Poststart,
-		"poststop":      h.Poststop,
+		"prestart":        h.Prestart, //nolint:staticcheck // deprecated, and still in use
+		"createRuntime":   h.CreateRuntime,
+		"createContainer": h.CreateContainer,
+		"startContainer":  h.StartContainer,
+		"poststart":       h.Poststart,
+		"poststop":        h.Poststop,
 	}
 }
 
-// runHook executes a hook with the state on its stdin.
-func runHook(ctx context.Context, h specs.Hook, state *specs.State) error {
-	if !filepath.IsAbs(h.Path) {
-		return fmt.Errorf("%w: path %q: want an absolute path", ErrInvalid, h.Path)
-	}
+// hook executes one hook in the namespaces that are right for it.
+func (c *Container) hook(ctx context.Context, when string, h specs.Hook, state *specs.State) error {
 	if h.Timeout != nil {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(*h.Timeout)*time.Second)
 		defer cancel()
 	}
+	var out []byte
+	var err error
+	if when == "createContainer" || when == "startContainer" {
+		out, err = c.runInside(ctx, h, state, when == "startContainer")
+	} else {
+		out, err = runOutside(ctx, h, state, c.o.Bundle)
+	}
+	if ctxErr := ctx.Err(); errors.Is(ctxErr, context.DeadlineExceeded) && h.Timeout != nil {
+		err = fmt.Errorf("no end within %d s: %w", *h.Timeout, ctxErr)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", h.Path, err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// runOutside executes a hook in our own namespaces, with the state on its
+// stdin, and returns what it says.
+func runOutside(ctx context.Context, h specs.Hook, state *specs.State, dir string) ([]byte, error) {
 	in, err := json.Marshal(state)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var out bytes.Buffer
 	cmd := exec.CommandContext(ctx, h.Path)
 	if len(h.Args) > 0 {
 		cmd.Args = h.Args
 	}
+	cmd.Dir = dir
 	cmd.Env = append([]string{}, h.Env...) // not nil: nothing of ours
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(in), &out, &out
 	cmd.WaitDelay = time.Second
 	err = cmd.Run()
-	if ctxErr := ctx.Err(); errors.Is(ctxErr, context.DeadlineExceeded) {
-		err = fmt.Errorf("no end within %d s: %w", *h.Timeout, ctxErr)
+	return out.Bytes(), err
+}
+
+// checkHooks refuses hooks that cannot be.
+func checkHooks(hooks *specs.Hooks) error {
+	if hooks == nil {
+		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("%s: %w: %s", h.Path, err, bytes.TrimSpace(out.Bytes()))
+	for _, list := range [][]specs.Hook{
+		hooks.Prestart, //nolint:staticcheck // deprecated, and still in use
+		hooks.CreateRuntime, hooks.CreateContainer, hooks.StartContainer, hooks.Poststart, hooks.Poststop,
+	} {
+		for _, h := range list {
+			if !filepath.IsAbs(h.Path) {
+				return fmt.Errorf("%w: path %q of a hook: want an absolute path", ErrInvalid, h.Path)
+			}
+			if h.Timeout != nil && *h.Timeout <= 0 {
+				return fmt.Errorf("%w: timeout %d of hook %s: want a number above zero", ErrInvalid, *h.Timeout, h.Path)
+			}
+			for _, s := range append(append([]string{h.Path}, h.Args...), h.Env...) {
+				if strings.ContainsRune(s, 0) {
+					return fmt.Errorf("%w: hook %q holds a NUL byte", ErrInvalid, h.Path)
+				}
+			}
+		}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -20,8 +21,31 @@ var rlimits = map[string]int{
 	"STACK": unix.RLIMIT_STACK,
 }
 
-// limits gives the waiting process its limits from outside: it could not raise
-// them itself, and would meet them before its program does.
+// checkLimits refuses limits that are unknown, said twice, or upside down.
+func checkLimits(p *specs.Process) error {
+	seen := make(map[string]bool)
+	for _, l := range p.Rlimits {
+		name, ok := strings.CutPrefix(l.Type, "RLIMIT_")
+		if _, known := rlimits[name]; !ok || !known {
+			return fmt.Errorf("%w: rlimit %q", ErrInvalid, l.Type)
+		}
+		if seen[name] {
+			return fmt.Errorf("%w: rlimit %s appears twice", ErrInvalid, l.Type)
+		}
+		if l.Soft > l.Hard {
+			return fmt.Errorf("%w: rlimit %s: soft limit %d is above the hard one, %d", ErrInvalid, l.Type, l.Soft, l.Hard)
+		}
+		seen[name] = true
+	}
+	if p.OOMScoreAdj != nil && (*p.OOMScoreAdj < -1000 || *p.OOMScoreAdj > 1000) {
+		return fmt.Errorf("%w: oomScoreAdj %d: want -1000 to 1000", ErrInvalid, *p.OOMScoreAdj)
+	}
+	return nil
+}
+
+// limits gives the waiting process its limits from outside, when all but its
+// program is done: it could not raise them itself, and would be the first to
+// meet them.
 func limits(pid int, p *specs.Process) error {
 	// Go has raised our own soft limit; the program gets what we were given.
 	if soft, hard := nofile.Inherited(); hard != 0 {
@@ -30,11 +54,12 @@ func limits(pid int, p *specs.Process) error {
 		}
 	}
 	for _, l := range p.Rlimits {
-		resource, ok := rlimits[strings.TrimPrefix(l.Type, "RLIMIT_")]
-		if !ok || !strings.HasPrefix(l.Type, "RLIMIT_") {
-			return fmt.Errorf("%w: rlimit %q", ErrInvalid, l.Type)
+		resource := rlimits[strings.TrimPrefix(l.Type, "RLIMIT_")]
+		err := unix.Prlimit(pid, resource, &unix.Rlimit{Cur: l.Soft, Max: l.Hard}, nil)
+		if errors.Is(err, unix.EPERM) {
+			return fmt.Errorf("set rlimit %s to %d:%d: %w: only a runtime with CAP_SYS_RESOURCE raises a hard limit", l.Type, l.Soft, l.Hard, err)
 		}
-		if err := unix.Prlimit(pid, resource, &unix.Rlimit{Cur: l.Soft, Max: l.Hard}, nil); err != nil {
+		if err != nil {
 			return fmt.Errorf("set rlimit %s to %d:%d: %w", l.Type, l.Soft, l.Hard, err)
 		}
 	}
@@ -46,5 +71,5 @@ func limits(pid int, p *specs.Process) error {
 			return err
 		}
 	}
-	return nil
+	return schedule(pid, p)
 }

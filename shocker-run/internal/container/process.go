@@ -16,35 +16,6 @@ import (
 // say.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// checkProcess refuses a process that cannot be.
-func checkProcess(p *specs.Process) error {
-	switch {
-	case p == nil:
-		return fmt.Errorf("%w: it has no process", ErrInvalid)
-	case len(p.Args) == 0 || p.Args[0] == "":
-		return fmt.Errorf("%w: process.args names no program", ErrInvalid)
-	case !strings.HasPrefix(p.Cwd, "/"):
-		return fmt.Errorf("%w: process.cwd %q: want an absolute path", ErrInvalid, p.Cwd)
-	case p.ApparmorProfile != "" && !exists("/sys/kernel/security/apparmor"):
-		return fmt.Errorf("%w: AppArmor profile %q: this kernel has no AppArmor", ErrUnsupported, p.ApparmorProfile)
-	case p.ApparmorProfile != "" || p.SelinuxLabel != "":
-		return fmt.Errorf("%w: AppArmor profile or SELinux label", ErrUnsupported)
-	case p.Scheduler != nil || p.IOPriority != nil || p.ExecCPUAffinity != nil:
-		return fmt.Errorf("%w: process.scheduler, ioPriority or execCPUAffinity", ErrUnsupported)
-	}
-	for _, e := range p.Env {
-		if name, _, ok := strings.Cut(e, "="); !ok || name == "" {
-			return fmt.Errorf("%w: process.env: %q is not NAME=VALUE", ErrInvalid, e)
-		}
-	}
-	for _, s := range append(append([]string{p.Cwd}, p.Args...), p.Env...) {
-		if strings.ContainsRune(s, 0) {
-			return fmt.Errorf("%w: %q holds a NUL byte", ErrInvalid, s)
-		}
-	}
-	return nil
-}
-
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
@@ -57,30 +28,52 @@ func (b *builder) becomeRoot() {
 	b.Call("become root of the user namespace", unix.SYS_SETRESUID, 0, 0, 0)
 }
 
-// stdio gives the process its descriptors 0 to 2.
-func (b *builder) stdio(files [3]any) {
-	for i, f := range files {
-		name := fmt.Sprintf("set descriptor %d", i)
-		if own, ok := f.(*os.File); ok && int(own.Fd()) == i {
-			b.Call(name, unix.SYS_FCNTL, i, unix.F_SETFD, 0) // dup3 refuses that
-			continue
-		}
-		b.Call(name, unix.SYS_DUP3, f, i, 0)
+// newTable makes the table of the process, with room for the descriptors that
+// its program gets.
+func (c *Container) newTable() (_ *builder, err error) {
+	var t *spawn.Table
+	if c.o.HoldIn != "" {
+		t, err = spawn.NewTableIn(c.o.HoldIn)
+	} else {
+		t, err = spawn.NewTable()
 	}
+	if err != nil {
+		return nil, err
+	}
+	if err := t.Reserve(3 + len(c.o.Files)); err != nil {
+		t.Close()
+		return nil, err
+	}
+	return &builder{Table: t}, nil
+}
+
+// descriptors leaves the program its stdio and what the caller gives it.
+func (c *Container) descriptors(b *builder) {
+	var files []any
+	for _, f := range c.o.Files {
+		files = append(files, f)
+	}
+	b.Descriptors(3, files...)
+	b.CloseFrom(3 + len(c.o.Files))
 }
 
 // terminal opens a new terminal on the container's own devpts, as the
 // controlling one of a new session, and returns its two sides.
-func (b *builder) terminal(pts any, uid uint32) (master, slave *spawn.Step) {
+func (b *builder) terminal(pts any, p *specs.Process) (master, slave *spawn.Step) {
 	master = b.Call("open a terminal", unix.SYS_OPENAT, pts, "ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
-	return master, b.peer(master, uid)
+	return master, b.peer(master, p)
 }
 
-// peer opens the slave of a terminal and makes it the controlling one.
-func (b *builder) peer(master *spawn.Step, uid uint32) *spawn.Step {
+// peer opens the slave of a terminal, gives it to its user and to its size, and
+// makes it the controlling one.
+func (b *builder) peer(master *spawn.Step, p *specs.Process) *spawn.Step {
 	b.Call("unlock the terminal", unix.SYS_IOCTL, master, unix.TIOCSPTLCK, []byte{0, 0, 0, 0})
 	slave := b.Call("open the terminal's slave", unix.SYS_IOCTL, master, unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
-	b.Call("give the terminal to its user", unix.SYS_FCHOWN, slave, uid, ^uint64(0))
+	b.Call("give the terminal to its user", unix.SYS_FCHOWN, slave, p.User.UID, ^uint64(0))
+	if size := p.ConsoleSize; size != nil {
+		b.Call("set size of the terminal", unix.SYS_IOCTL, slave, unix.TIOCSWINSZ,
+			spawn.Struct(b.Table, &unix.Winsize{Row: uint16(size.Height), Col: uint16(size.Width)}))
+	}
 	b.Call("make the terminal the controlling one", unix.SYS_IOCTL, slave, unix.TIOCSCTTY, 0)
 	return slave
 }
@@ -172,8 +165,11 @@ func candidates(program string, env []string) []string {
 
 // exec ends the table: the program, or what is in the way at each of its
 // candidates.
-func (b *builder) exec(p *specs.Process) {
-	args, env := b.Strings(p.Args), b.Strings(p.Env)
+func (c *Container) exec(b *builder) {
+	p := c.spec.Process
+	args := b.Strings(p.Args)
+	env, home := b.environment(append(p.Env[:len(p.Env):len(p.Env)], listenFDs(c.o.ListenFDs)...))
+	c.home = home
 	b.Signals()
 	all := candidates(p.Args[0], p.Env)
 	for i, path := range all {

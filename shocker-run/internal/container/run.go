@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/spawn"
@@ -16,15 +17,21 @@ import (
 // ErrNotFound or ErrNotExecutable is the program's own; on any the container
 // is gone.
 func (c *Container) Start(ctx context.Context) error {
-	err := c.proc.Release()
+	err := c.hooks(ctx, "startContainer", specs.StateCreated)
 	if err == nil {
-		err = c.proc.Started(ctx)
+		err = c.proc.Release()
+	}
+	if err == nil {
+		err = c.explain(c.proc.Started(ctx))
+	}
+	if err == nil {
+		err = c.hooks(ctx, "poststart", specs.StateRunning)
 	}
 	if err != nil {
 		c.ended = true
-		return errors.Join(c.explain(err), c.proc.Kill())
+		return plainly(errors.Join(err, c.proc.Kill()))
 	}
-	return c.hooks(ctx, "poststart", "running")
+	return nil
 }
 
 // Kill ends the container and waits for its end.

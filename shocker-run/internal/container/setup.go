@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/spawn"
@@ -22,41 +21,17 @@ var propagation = map[string]int{
 	"runbindable": unix.MS_UNBINDABLE | unix.MS_REC,
 }
 
-// check refuses a config that is not whole, or that asks for what is not
-// there: nothing asked for is left out in silence.
-func check(spec *specs.Spec) error {
-	switch {
-	case spec.Root == nil || spec.Root.Path == "":
-		return fmt.Errorf("%w: it has no root.path", ErrInvalid)
-	case spec.Linux == nil:
-		return fmt.Errorf("%w: it has no linux", ErrInvalid)
-	case spec.Linux.Seccomp != nil:
-		return fmt.Errorf("%w: linux.seccomp", ErrUnsupported)
-	case spec.Linux.MountLabel != "":
-		return fmt.Errorf("%w: linux.mountLabel %q", ErrUnsupported, spec.Linux.MountLabel)
-	case spec.Linux.IntelRdt != nil:
-		return fmt.Errorf("%w: linux.intelRdt", ErrUnsupported)
-	case spec.Linux.Personality != nil || len(spec.Linux.TimeOffsets) > 0 || len(spec.Linux.NetDevices) > 0 || spec.Linux.MemoryPolicy != nil:
-		return fmt.Errorf("%w: linux.personality, timeOffsets, netDevices or memoryPolicy", ErrUnsupported)
-	case spec.Hooks != nil && len(spec.Hooks.CreateContainer)+len(spec.Hooks.StartContainer) > 0:
-		return fmt.Errorf("%w: hooks createContainer and startContainer", ErrUnsupported)
-	}
-	if _, ok := propagation[spec.Linux.RootfsPropagation]; !ok {
-		return fmt.Errorf("%w: linux.rootfsPropagation %q", ErrInvalid, spec.Linux.RootfsPropagation)
-	}
-	return checkProcess(spec.Process)
-}
-
 func isNet(sysctl string) bool { return strings.HasPrefix(sysctlPath(sysctl), "net/") }
 
 // clone writes the steps of the container's process and starts it.
 func (c *Container) clone() error {
 	s := c.setup
-	t, err := c.newTable()
+	b, err := c.newTable()
 	if err != nil {
 		return err
 	}
-	b := &builder{Table: t, root: s.tree}
+	t := b.Table
+	b.root = s.tree
 	const born = unix.CLONE_NEWUSER | unix.CLONE_NEWPID
 	first := spawn.Options{Flags: uint64(s.ns.create & born)}
 	if len(s.ns.join) > 0 {
@@ -78,13 +53,6 @@ func (c *Container) clone() error {
 		t.Close()
 	}
 	return err
-}
-
-func (c *Container) newTable() (*spawn.Table, error) {
-	if c.o.HoldIn != "" {
-		return spawn.NewTableIn(c.o.HoldIn)
-	}
-	return spawn.NewTable()
 }
 
 // join joins namespaces: those of the host first, over which the container's
@@ -143,6 +111,10 @@ func (c *Container) steps(b *builder) error {
 		return err
 	}
 	proc, pts := b.mounts(s.m)
+	if c.hasCreateHooks() {
+		b.Notify("tell that the mounts are made")
+		b.Wait("wait for the hooks")
+	}
 	if err := c.tune(b, proc); err != nil {
 		return err
 	}
@@ -167,26 +139,31 @@ func (c *Container) steps(b *builder) error {
 		b.Call("set propagation of the root", unix.SYS_MOUNT, 0, "/", 0, flags, 0)
 	}
 	b.Call("make a session", unix.SYS_SETSID)
-	b.Call("make a keyring", unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, "_ses."+c.o.ID).Ignore(unix.ENOSYS)
+	if !c.o.NoKeyring {
+		b.Call("make a keyring", unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, "_ses."+c.o.ID).Ignore(unix.ENOSYS)
+	}
 	c.connect(b, pts)
-	c.finish(b)
-	return nil
+	return c.finish(b)
 }
 
 // finish makes the process what its config says, waits for the start, and
 // executes the program. What can fail fails before: whoever creates a
 // container learns of it.
-func (c *Container) finish(b *builder) {
+func (c *Container) finish(b *builder) error {
 	p := c.spec.Process
-	b.CloseFrom(3)
+	c.descriptors(b)
 	b.changeDir(p.Cwd)
+	if err := b.traits(c.spec.Linux); err != nil {
+		return err
+	}
 	b.identity(p, c.setup.caps, c.setup.last)
 	if c.o.HoldIn != "" {
 		c.found = b.lookUp(p)
 	}
 	b.Notify("tell that the container is created")
 	b.Hold("wait for the start")
-	b.exec(p)
+	c.exec(b)
+	return nil
 }
 
 // names sets the names of the host.
@@ -228,13 +205,13 @@ func (c *Container) tune(b *builder, proc any) error {
 func (c *Container) connect(b *builder, pts any) {
 	p := c.spec.Process
 	if !p.Terminal {
-		b.stdio([3]any{c.o.Stdio[0], c.o.Stdio[1], c.o.Stdio[2]})
+		b.Descriptors(0, c.o.Stdio[0], c.o.Stdio[1], c.o.Stdio[2])
 		return
 	}
 	if pts == nil {
 		pts = b.fileSystem(fileSystem{kind: "devpts", source: "devpts", data: []string{"newinstance", "ptmxmode=0666", "mode=0620"}})
 	}
-	master, slave := b.terminal(pts, p.User.UID)
+	master, slave := b.terminal(pts, p)
 	c.master = master
 	if c.setup.m.dev {
 		console := b.Call("copy the terminal's mount", unix.SYS_OPEN_TREE, slave, "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
@@ -246,7 +223,7 @@ func (c *Container) connect(b *builder, pts any) {
 // handOver gives the process its terminal as stdio, and lets us take the
 // master before descriptors are closed.
 func (c *Container) handOver(b *builder, slave any) {
-	b.stdio([3]any{slave, slave, slave})
+	b.Descriptors(0, slave, slave, slave)
 	b.Notify("tell that the terminal is open")
 	b.Wait("wait for the terminal to be taken")
 }

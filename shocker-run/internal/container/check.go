@@ -1,0 +1,129 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"path"
+	"strconv"
+	"strings"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// check refuses a config that is not whole, or that asks for what cannot be:
+// nothing asked for is left out in silence. It looks at nothing but the
+// config.
+func check(spec *specs.Spec) error {
+	if err := checkVersion(spec.Version); err != nil {
+		return err
+	}
+	if spec.Root == nil || spec.Root.Path == "" {
+		return fmt.Errorf("%w: it has no root.path", ErrInvalid)
+	}
+	if spec.Linux == nil {
+		return fmt.Errorf("%w: it has no linux", ErrInvalid)
+	}
+	return errors.Join(checkLinux(spec.Linux), checkProcess(spec.Process), checkHooks(spec.Hooks))
+}
+
+// checkVersion takes all of version 1, as what is not known of a later one is
+// refused where it is met.
+func checkVersion(version string) error {
+	core, _, _ := strings.Cut(version, "+")
+	core, _, _ = strings.Cut(core, "-")
+	numbers := strings.Split(core, ".")
+	ok := len(numbers) == 3
+	for _, n := range numbers {
+		_, err := strconv.ParseUint(n, 10, 32)
+		ok = ok && err == nil
+	}
+	if !ok {
+		return fmt.Errorf("%w: ociVersion %q: want MAJOR.MINOR.PATCH", ErrInvalid, version)
+	}
+	if numbers[0] != "1" {
+		return fmt.Errorf("%w: ociVersion %s: this runtime implements version %s", ErrUnsupported, version, specs.Version)
+	}
+	return nil
+}
+
+// checkLinux checks what no other step parses anyway.
+func checkLinux(linux *specs.Linux) error {
+	switch {
+	case linux.Seccomp != nil:
+		return fmt.Errorf("%w: linux.seccomp", ErrUnsupported)
+	case linux.MountLabel != "":
+		return fmt.Errorf("%w: linux.mountLabel %q", ErrUnsupported, linux.MountLabel)
+	case linux.IntelRdt != nil:
+		return fmt.Errorf("%w: linux.intelRdt", ErrUnsupported)
+	case len(linux.TimeOffsets) > 0 || len(linux.NetDevices) > 0:
+		return fmt.Errorf("%w: linux.timeOffsets and netDevices", ErrUnsupported)
+	}
+	if _, ok := propagation[linux.RootfsPropagation]; !ok {
+		return fmt.Errorf("%w: linux.rootfsPropagation %q", ErrInvalid, linux.RootfsPropagation)
+	}
+	for _, p := range append(linux.MaskedPaths[:len(linux.MaskedPaths):len(linux.MaskedPaths)], linux.ReadonlyPaths...) {
+		if !path.IsAbs(p) || strings.ContainsRune(p, 0) {
+			return fmt.Errorf("%w: masked or read-only path %q: want an absolute path", ErrInvalid, p)
+		}
+	}
+	if linux.Personality != nil {
+		if _, err := parsePersonality(linux.Personality); err != nil {
+			return err
+		}
+	}
+	if linux.MemoryPolicy != nil {
+		if _, _, err := parseMemoryPolicy(linux.MemoryPolicy); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkProcess refuses a process that cannot be.
+func checkProcess(p *specs.Process) error {
+	switch {
+	case p == nil:
+		return fmt.Errorf("%w: it has no process", ErrInvalid)
+	case len(p.Args) == 0 || p.Args[0] == "":
+		return fmt.Errorf("%w: process.args names no program", ErrInvalid)
+	case !strings.HasPrefix(p.Cwd, "/"):
+		return fmt.Errorf("%w: process.cwd %q: want an absolute path", ErrInvalid, p.Cwd)
+	case p.ApparmorProfile != "" && !exists("/sys/kernel/security/apparmor"):
+		return fmt.Errorf("%w: AppArmor profile %q: this kernel has no AppArmor", ErrUnsupported, p.ApparmorProfile)
+	case p.ApparmorProfile != "" || p.SelinuxLabel != "":
+		return fmt.Errorf("%w: AppArmor profile or SELinux label", ErrUnsupported)
+	}
+	for _, e := range p.Env {
+		if name, _, ok := strings.Cut(e, "="); !ok || name == "" {
+			return fmt.Errorf("%w: process.env: %q is not NAME=VALUE", ErrInvalid, e)
+		}
+	}
+	for _, s := range append(append([]string{p.Cwd}, p.Args...), p.Env...) {
+		if strings.ContainsRune(s, 0) {
+			return fmt.Errorf("%w: %q holds a NUL byte", ErrInvalid, s)
+		}
+	}
+	if size := p.ConsoleSize; p.Terminal && size != nil && (size.Height > math.MaxUint16 || size.Width > math.MaxUint16) {
+		return fmt.Errorf("%w: process.consoleSize %d x %d", ErrInvalid, size.Width, size.Height)
+	}
+	if p.User.Umask != nil && *p.User.Umask > 0o777 {
+		return fmt.Errorf("%w: process.user.umask %#o", ErrInvalid, *p.User.Umask)
+	}
+	return errors.Join(checkLimits(p), checkSchedule(p))
+}
+
+func checkSchedule(p *specs.Process) error {
+	if p.Scheduler != nil {
+		if _, err := parseScheduler(p.Scheduler); err != nil {
+			return err
+		}
+	}
+	if p.IOPriority != nil {
+		if _, err := parseIOPriority(p.IOPriority); err != nil {
+			return err
+		}
+	}
+	_, _, err := parseAffinity(p.ExecCPUAffinity)
+	return err
+}
