@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"unicode/utf8"
 
 	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -133,6 +134,9 @@ func process(tree string, img ispec.ImageConfig, hostname string, o *Options) (*
 	for _, s := range append(append([]string{cwd}, args...), env...) {
 		if strings.ContainsRune(s, 0) {
 			return nil, fmt.Errorf("%q: a NUL byte cannot be passed to a program", s)
+		}
+		if !utf8.ValidString(s) {
+			return nil, fmt.Errorf("%q is not UTF-8: a record cannot carry it", s)
 		}
 	}
 	return p, nil
