@@ -4,7 +4,7 @@ package e2e
 
 import (
 	"encoding/json"
-	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -44,10 +44,18 @@ func ok(t *testing.T, r testkit.Result) string {
 func warmUp(t *testing.T, h *testkit.Host, image string) testkit.State {
 	t.Helper()
 	h.Must(t, "run", "--rm", image, "true")
+	return still(t, h)
+}
+
+// still is the host once the kernel has deleted the pairs of containers that
+// have ended, which it does a little later.
+func still(t *testing.T, h *testkit.Host) testkit.State {
+	t.Helper()
 	testkit.Eventually(t, testkit.Patience(10*time.Second), func() error {
-		// The kernel deletes the pair a little later than the container.
-		if r := h.Sh(t, "ip -o link show group 42002"); r.Stdout != "" {
-			return errors.New(r.Stdout)
+		pairs := strings.Count(h.Sh(t, "ip -o link show group 42002").Stdout, "\n")
+		running := strings.Count(h.Sh(t, "shocker ps --json | grep address || true").Stdout, "\n")
+		if pairs != running {
+			return fmt.Errorf("%d pairs of %d running containers", pairs, running)
 		}
 		return nil
 	})

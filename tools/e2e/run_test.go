@@ -100,34 +100,6 @@ func TestReaderGone(t *testing.T) {
 	})
 }
 
-// TestLogs: exactly the program's bytes.
-func TestLogs(t *testing.T) {
-	on(t, func(t *testing.T, h *testkit.Host, image string) {
-		for i, script := range []string{
-			`printf 'one\ntwo'`, `printf ''`, `printf '\n\n'`, `printf 'a\000b\r\n\377'`,
-			`yes 0123456789abcdef | head -c 300000`, `echo out; echo err >&2; printf end`,
-		} {
-			name := fmt.Sprint("c", i)
-			direct := h.Shocker(t, "run", "--name", name, image, "sh", "-c", script)
-			log := h.Shocker(t, "logs", name)
-			if log.Stdout != direct.Stdout || log.Stderr != direct.Stderr {
-				t.Errorf("%s: the log has %d and %d bytes, the program wrote %d and %d", script, len(log.Stdout), len(log.Stderr), len(direct.Stdout), len(direct.Stderr))
-			}
-		}
-		if got := h.Must(t, "logs", "--tail", "1", "c0"); got != "two" {
-			t.Errorf("logs --tail 1: %q", got)
-		}
-		if got := h.Must(t, "logs", "-t", "--tail", "1", "c0"); !strings.HasSuffix(got, " two") || !strings.HasPrefix(got, "20") {
-			t.Errorf("logs -t: %q", got)
-		}
-		h.Must(t, "run", "-d", "--name", "slow", image, "sh", "-c", "echo first; while [ ! -e /go ]; do sleep 0.1; done; echo last")
-		got := ok(t, h.Sh(t, "shocker logs -f slow >followed & shocker exec slow touch /go; wait; cat followed"))
-		if got != "first\nlast\n" {
-			t.Errorf("logs -f: %q", got)
-		}
-	})
-}
-
 // TestLife: detached, named, executed in, stopped, waited for, started again.
 func TestLife(t *testing.T) {
 	on(t, func(t *testing.T, h *testkit.Host, image string) {
