@@ -132,7 +132,8 @@ func dead(path string, remove bool) (bool, error) {
 		return false, err
 	}
 	defer f.Close()
-	err = sys.Flock(f, unix.LOCK_EX|unix.LOCK_NB)
+	// Shared: others who look must not take us for its owner.
+	err = sys.Flock(f, unix.LOCK_SH|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return false, nil
 	}

@@ -7,8 +7,8 @@
 // again, so that nobody else's thing of the same name is touched, and what is
 // gone already counts as undone.
 //
-//	RUN/ID/undo/0001-shocker-subvol-subvolume   one entry a file, JSON
-//	RUN/ID/busy/shocker-net                     locked while that command works
+//	RUN/ID/undo/000001-shocker-subvol-subvolume.rm   one entry a file, JSON
+//	RUN/ID/busy/shocker-net                          locked while that command works
 package undo
 
 import (
@@ -91,7 +91,7 @@ func (l *Log) Push(e *Entry) error {
 		}
 		next++
 	}
-	e.file = filepath.Join(l.dir(), fmt.Sprintf("%06d-%s-%s", next, e.Stage, e.Op))
+	e.file = filepath.Join(l.dir(), fmt.Sprintf("%06d-%s-%s.%s", next, e.Stage, e.Op, e.Class))
 	return l.write(e)
 }
 
@@ -150,6 +150,12 @@ func (l *Log) Entries() ([]*Entry, error) {
 		entries = append(entries, e)
 	}
 	return entries, nil
+}
+
+// Pending says whether entries of a class are left. It reads names only.
+func (l *Log) Pending(class string) (bool, error) {
+	names, err := l.names()
+	return slices.ContainsFunc(names, func(n string) bool { return strings.HasSuffix(n, "."+class) }), err
 }
 
 // names lists the entries' files in their order. Temporary files, of a

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	libcontainer "shocker.sh/lib/container"
 	"shocker.sh/lib/record"
 	"shocker.sh/lib/stage"
 	"shocker.sh/lib/store"
@@ -145,7 +146,7 @@ func Wait(ctx context.Context, host stage.Host, id string) (int, error) {
 // over waits until nobody supervises the container any more, and its process
 // has ended, should it have outlived its supervisor.
 func over(ctx context.Context, host stage.Host, id string) error {
-	f, err := os.Open(filepath.Join(host.RunDir(id), "supervisor"))
+	f, err := os.Open(filepath.Join(host.RunDir(id), libcontainer.SupervisorLock))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	libcontainer "shocker.sh/lib/container"
 	"shocker.sh/lib/record"
 	"shocker.sh/lib/spawn"
 	"shocker.sh/lib/stage"
@@ -69,19 +70,25 @@ func process(host stage.Host, id string) (*os.File, *state, error) {
 
 // lockSupervisor takes the lock that is held as long as somebody waits for the
 // program.
-func lockSupervisor(runDir string) (_ *os.File, retErr error) {
-	f, err := os.OpenFile(filepath.Join(runDir, "supervisor"), os.O_RDWR|os.O_CREATE, 0o600)
+func lockSupervisor(runDir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(runDir, libcontainer.SupervisorLock), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	err = sys.Flock(f, unix.LOCK_EX|unix.LOCK_NB)
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		err = ErrSupervised
+	for {
+		err := sys.Flock(f, unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return f, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, errors.Join(err, f.Close())
+		}
+		// Who only looks whether there is a supervisor shares the lock, and
+		// gives it up at once.
+		if err := sys.Flock(f, unix.LOCK_SH|unix.LOCK_NB); err != nil {
+			return nil, errors.Join(ErrSupervised, f.Close())
+		}
 	}
-	if err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
 }
 
 // openStore returns the store if it holds the container, else nil: a record

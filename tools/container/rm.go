@@ -43,12 +43,16 @@ func Rm(kill func(ctx context.Context, host stage.Host, id string) error, teardo
 	}
 }
 
-func remove(c *cli.Context, host stage.Host, st *store.Store, called string, kill func(context.Context, stage.Host, string) error) error {
+func remove(c *cli.Context, host stage.Host, st *store.Store, called string, kill func(context.Context, stage.Host, string) error) (retErr error) {
 	id, err := st.FindContainer(called)
 	if err != nil {
 		return err
 	}
-	log := undo.Open(host.RunDir(id))
+	dir, err := host.MakeRun(id)
+	if err != nil {
+		return err
+	}
+	log := undo.Open(dir)
 	live, _, err := log.Working()
 	if err != nil {
 		return err
@@ -69,6 +73,11 @@ func remove(c *cli.Context, host stage.Host, st *store.Store, called string, kil
 			return err
 		}
 	}
+	busy, err := log.Begin("shocker-rm")
+	if err != nil {
+		return err
+	}
+	defer func() { retErr = errors.Join(retErr, busy.Done()) }()
 	// The undo of the cgroup kills what is still in it.
 	if err := container.Remove(host, st, id); err != nil {
 		return err

@@ -132,6 +132,9 @@ func (p *Pipeline) compose(c *cli.Context, host stage.Host, st *store.Store, o *
 	if err != nil {
 		return err
 	}
+	// Beside the stages, which mostly wait for the kernel.
+	leftovers := make(chan int, 1)
+	go func() { leftovers <- container.Leftovers(host, st) }()
 	log := undo.Open(host.RunDir(r.ID()))
 	reached := false // the program
 	started := func() error {
@@ -147,6 +150,13 @@ func (p *Pipeline) compose(c *cli.Context, host stage.Host, st *store.Store, o *
 		program, err := host.Resolve(p.Last.Name)
 		if err != nil {
 			return err
+		}
+		if n := <-leftovers; n > 0 {
+			s := "s"
+			if n == 1 {
+				s = ""
+			}
+			applet.Talk(applet.Streams(c), c.App.Name)(fmt.Sprintf("%d leftover%s, see shocker gc", n, s))
 		}
 		if program != "" {
 			return p.foreignLast(c, host, st, program, log, r, started)

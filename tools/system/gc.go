@@ -122,9 +122,22 @@ func collect(host stage.Host, st *store.Store, id string, created bool) (gone bo
 	case died && !started, created && c.Status == container.Created, c.State.Remove:
 		return true, container.Remove(host, st, id)
 	case started:
-		return false, settle(st, log, c)
+		err := settle(st, log, c)
+		if err == nil && died {
+			err = forgetDead(log)
+		}
+		return false, err
 	}
 	return false, nil
+}
+
+// forgetDead takes away the marks of commands that were killed.
+func forgetDead(log *undo.Log) error {
+	busy, err := log.Begin("shocker-gc")
+	if err != nil {
+		return err
+	}
+	return busy.Done()
 }
 
 // settle does for a container whose supervisor died what that had to do at
