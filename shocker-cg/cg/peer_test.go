@@ -276,12 +276,17 @@ func compare(t *testing.T, update string, a, b *group.Group) {
 
 func setPeer(g *group.Group, r *specs.LinuxResources) error {
 	c := &peer.Cgroup{Name: "x", Resources: translate(r)}
+	m, err := peerManager(g, c)
+	if err != nil {
+		return err
+	}
+	return m.Set(c.Resources)
+}
+
+// peerManager is the library's view of a group.
+func peerManager(g *group.Group, c *peer.Cgroup) (peer.Manager, error) {
 	if h := g.Hierarchies[0]; h.Version == 2 {
-		m, err := peer2.NewManager(c, g.In(h))
-		if err != nil {
-			return err
-		}
-		return m.Set(c.Resources)
+		return peer2.NewManager(c, g.In(h))
 	}
 	paths := make(map[string]string)
 	for _, h := range g.Hierarchies {
@@ -291,11 +296,7 @@ func setPeer(g *group.Group, r *specs.LinuxResources) error {
 			}
 		}
 	}
-	m, err := peer1.NewManager(c, paths)
-	if err != nil {
-		return err
-	}
-	return m.Set(c.Resources)
+	return peer1.NewManager(c, paths)
 }
 
 func amount(n *int64) int64 {

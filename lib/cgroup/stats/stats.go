@@ -142,9 +142,11 @@ func limit(text string) *uint64 {
 }
 
 // table reads lines of a key and a number.
-func (f *files) table(file string) map[string]uint64 {
+func (f *files) table(file string) map[string]uint64 { return table(f.text(file)) }
+
+func table(text string) map[string]uint64 {
 	t := make(map[string]uint64)
-	for line := range strings.Lines(f.text(file)) {
+	for line := range strings.Lines(text) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
 		if n, err := strconv.ParseUint(value, 10, 64); err == nil {
 			t[key] = n
