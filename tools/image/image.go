@@ -90,36 +90,54 @@ var Init = &cli.Command{
 			return err
 		}
 		dir := c.Args().First()
-		img := &store.Image{Source: dir, Created: time.Now().UTC()}
-		img.Config.Created = &img.Created
-		img.Config.Platform = ispec.Platform{Architecture: porcelain.Architecture, OS: "linux"}
-		img.Config.Config.Cmd = []string{"/bin/sh"}
-		img.Config.RootFS.Type = "layers"
-		img.Config.History = []ispec.History{{Created: &img.Created, CreatedBy: "shocker init " + dir}}
-		err = addLayer(st, img, func(path string) error {
+		img, err := build(st, func() (*store.Image, error) {
+			return described(dir), nil
+		}, func(path string) error {
 			if err := btrfs.Create(path); err != nil {
 				return err
 			}
 			return copyTree(c.Context, dir, path)
-		})
+		}, st.PutImage)
 		if err != nil {
 			return fmt.Errorf("make an image from %s: %w", dir, err)
-		}
-		if err := st.PutImage(img); err != nil {
-			return err
 		}
 		return porcelain.Printf(c, "Created: %s\n", img.ID)
 	},
 }
 
-// addLayer makes a layer of what fill puts into a subvolume, and adds it to
-// the image. Until the image is put the layer is nobody's: a sweep takes it.
-func addLayer(st *store.Store, img *store.Image, fill func(path string) error) (retErr error) {
+// described is the image of a directory, as far as it is known without a layer.
+func described(dir string) *store.Image {
+	img := &store.Image{Source: dir, Created: time.Now().UTC()}
+	img.Config.Created = &img.Created
+	img.Config.Platform = ispec.Platform{Architecture: porcelain.Architecture, OS: "linux"}
+	img.Config.Config.Cmd = []string{"/bin/sh"}
+	img.Config.RootFS.Type = "layers"
+	img.Config.History = []ispec.History{{Created: &img.Created, CreatedBy: "shocker init " + dir}}
+	return img
+}
+
+// build makes an image: describe says what it is and what lies below, fill puts
+// the new layer into a subvolume, put makes the image exist. From the first to
+// the last nothing is swept: until then the layers may be nobody's.
+func build(st *store.Store, describe func() (*store.Image, error), fill func(path string) error, put func(*store.Image) error) (_ *store.Image, retErr error) {
 	release, err := st.Use()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { retErr = errors.Join(retErr, release()) }()
+	img, err := describe()
+	if err == nil {
+		err = addLayer(st, img, fill)
+	}
+	if err == nil {
+		err = put(img)
+	}
+	return img, err
+}
+
+// addLayer makes a layer of what fill puts into a subvolume, and adds it to
+// the image.
+func addLayer(st *store.Store, img *store.Image, fill func(path string) error) (retErr error) {
 	temp, done, err := st.Temp("layer")
 	if err != nil {
 		return err
@@ -208,11 +226,9 @@ func Commit(freeze func(stage.Host, *record.Record) (thaw func() error, err erro
 					return err
 				}
 			}
-			img, err := committed(st, ps)
-			if err != nil {
-				return err
-			}
-			err = addLayer(st, img, func(path string) (retErr error) {
+			img, err := build(st, func() (*store.Image, error) {
+				return committed(st, ps)
+			}, func(path string) (retErr error) {
 				if ps.Status == container.Running {
 					thaw, err := freeze(host, ps.Record)
 					if err != nil {
@@ -221,18 +237,17 @@ func Commit(freeze func(stage.Host, *record.Record) (thaw func() error, err erro
 					defer func() { retErr = errors.Join(retErr, thaw()) }()
 				}
 				return btrfs.Snapshot(st.Rootfs(id), path, false)
+			}, func(img *store.Image) error {
+				if old != nil {
+					return st.ReplaceImage(old.ID, img)
+				}
+				return st.PutImage(img)
 			})
 			if err != nil {
 				return fmt.Errorf("commit %s: %w", id, err)
 			}
 			if old == nil {
-				if err := st.PutImage(img); err != nil {
-					return err
-				}
 				return porcelain.Printf(c, "Created: %s\n", img.ID)
-			}
-			if err := st.ReplaceImage(old.ID, img); err != nil {
-				return err
 			}
 			if _, err := st.SweepLayers(); err != nil {
 				return err
