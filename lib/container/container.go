@@ -37,42 +37,45 @@ type Container struct {
 	Status Status
 }
 
-// Get looks at the container of that id, or returns store.ErrNoContainer.
+// Get looks at the container of that id, or returns store.ErrNoContainer, or
+// store.ErrDamaged.
 func Get(host stage.Host, st *store.Store, id string) (*Container, error) {
 	r, err := st.Record(id)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", id, store.ErrNoContainer)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("container %s: %w", id, err)
+	var state *store.State
+	if err == nil {
+		state, err = st.State(id)
 	}
-	state, err := st.State(id)
 	if err != nil {
-		return nil, fmt.Errorf("container %s: %w", id, err)
+		return nil, fmt.Errorf("container %s %w, remove it with rm -f: %w", id, store.ErrDamaged, err)
 	}
 	c := &Container{ID: id, Record: r, State: state}
 	c.Status, err = status(host, c)
 	return c, err
 }
 
-// List looks at every container.
+// List looks at every container. With an error come those that could be read.
 func List(host stage.Host, st *store.Store) ([]*Container, error) {
 	ids, err := st.ContainerIDs()
 	if err != nil {
 		return nil, err
 	}
 	var all []*Container
+	var errs []error
 	for _, id := range ids {
 		c, err := Get(host, st, id)
 		if errors.Is(err, store.ErrNoContainer) {
 			continue // removed meanwhile
 		}
 		if err != nil {
-			return nil, err
+			errs = append(errs, err)
+			continue
 		}
 		all = append(all, c)
 	}
-	return all, nil
+	return all, errors.Join(errs...)
 }
 
 func status(host stage.Host, c *Container) (Status, error) {
@@ -119,12 +122,14 @@ var ErrRunning = errors.New("is running")
 // it is killed, gc goes on with it.
 func Remove(host stage.Host, st *store.Store, id string) error {
 	state, err := st.State(id)
-	if err == nil && !state.Remove {
-		state.Remove = true
-		err = st.PutState(id, state)
+	if err != nil {
+		state = &store.State{} // what it said does not matter any more
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove %s: %w", id, err)
+	if !state.Remove {
+		state.Remove = true
+		if err := st.PutState(id, state); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("remove %s: %w", id, err)
+		}
 	}
 	log := undo.Open(host.RunDir(id))
 	if err := log.Replay(""); err != nil {
@@ -139,19 +144,38 @@ func Remove(host stage.Host, st *store.Store, id string) error {
 // forget removes what the store still has of a container whose run dir went
 // with a restart of the machine.
 func forget(st *store.Store, id string) error {
-	if r, err := st.Record(id); err == nil {
-		if name := r.Annotation(record.AnnotationName); name != "" {
-			path := st.Path("names", name)
-			if owner, err := os.ReadFile(path); err == nil && string(owner) == id {
-				if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-					return err
-				}
+	names, err := names(st, id)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		path := st.Path("names", name)
+		if owner, err := os.ReadFile(path); err == nil && string(owner) == id {
+			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return err
 			}
 		}
 	}
-	err := btrfs.Delete(st.Rootfs(id))
+	err = btrfs.Delete(st.Rootfs(id))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, btrfs.ErrNotSubvolume) {
 		return err
 	}
 	return os.RemoveAll(filepath.Clean(st.Container(id)))
+}
+
+// names are those that a container may have: the one in its record, or any if
+// that cannot be read.
+func names(st *store.Store, id string) ([]string, error) {
+	if r, err := st.Record(id); err == nil {
+		if name := r.Annotation(record.AnnotationName); name != "" {
+			return []string{name}, nil
+		}
+		return nil, nil
+	}
+	dir, err := os.Open(st.Path("names"))
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return dir.Readdirnames(-1)
 }

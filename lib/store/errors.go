@@ -9,6 +9,9 @@ var (
 	ErrNoContainer = errors.New("no such container")
 	// ErrNameTaken is a name that another container has.
 	ErrNameTaken = errors.New("name is in use")
+	// ErrDamaged is a container or image whose files do not say what it is:
+	// emptied by a power cut, or changed by hand.
+	ErrDamaged = errors.New("is damaged")
 	// ErrNoBtrfs is a kernel without btrfs.
 	ErrNoBtrfs = errors.New("this kernel has no btrfs")
 	// ErrNoStore is a store that has not been made yet.

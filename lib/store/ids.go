@@ -110,6 +110,8 @@ func (s *Store) ContainerIDs() ([]string, error) {
 	return s.list("containers")
 }
 
+// list returns the names of the directories there: all that the store puts
+// there is one.
 func (s *Store) list(dir string) ([]string, error) {
 	entries, err := os.ReadDir(s.Path(dir))
 	if err != nil {
@@ -117,7 +119,7 @@ func (s *Store) list(dir string) ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), ".") {
+		if e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
 			names = append(names, e.Name())
 		}
 	}

@@ -78,7 +78,7 @@ func writeImage(dir string, img *Image) error {
 	return sys.WriteFile(dir+"/image.json", append(data, '\n'), 0o600, true)
 }
 
-// Image returns the image of that id, or ErrNoImage.
+// Image returns the image of that id, or ErrNoImage, or ErrDamaged.
 func (s *Store) Image(id string) (*Image, error) {
 	missing := &notExist{fmt.Sprintf("No image named '%s' exists", id), ErrNoImage}
 	if !strings.HasPrefix(id, "img_") || strings.ContainsRune(id, '/') {
@@ -92,33 +92,42 @@ func (s *Store) Image(id string) (*Image, error) {
 		return nil, err
 	}
 	img := &Image{ID: id}
-	if err := json.Unmarshal(data, img); err != nil {
-		return nil, fmt.Errorf("image %s: %w", id, err)
+	err = json.Unmarshal(data, img)
+	if err == nil && len(img.Layers) == 0 {
+		err = errors.New("image.json names no layer")
 	}
-	if len(img.Layers) == 0 {
-		return nil, fmt.Errorf("image %s: image.json names no layer", id)
+	for _, l := range img.Layers {
+		if err == nil && (l == "" || strings.ContainsRune(l, '/')) {
+			err = fmt.Errorf("image.json names %q as a layer", l)
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("image %s %w, remove it with rmi: %w", id, ErrDamaged, err)
 	}
 	return img, nil
 }
 
-// Images lists the images by id.
+// Images lists the images by id. With an error come those that could be read:
+// for who looks for one of them that is enough.
 func (s *Store) Images() ([]*Image, error) {
 	ids, err := s.list("images")
 	if err != nil {
 		return nil, err
 	}
 	var images []*Image
+	var errs []error
 	for _, id := range ids {
 		img, err := s.Image(id)
 		if errors.Is(err, ErrNoImage) {
 			continue // removed meanwhile
 		}
 		if err != nil {
-			return nil, err
+			errs = append(errs, err)
+			continue
 		}
 		images = append(images, img)
 	}
-	return images, nil
+	return images, errors.Join(errs...)
 }
 
 // FindImage returns the image that is called by its id or its source; of
@@ -130,7 +139,7 @@ func (s *Store) FindImage(called string) (*Image, error) {
 	}
 	missing := err
 	images, err := s.Images()
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrDamaged) {
 		return nil, err
 	}
 	for _, i := range images {

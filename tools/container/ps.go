@@ -3,6 +3,7 @@
 package container
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 	"time"
@@ -32,10 +33,7 @@ var Ps = &cli.Command{
 		if err != nil {
 			return err
 		}
-		containers, err := container.List(host, st)
-		if err != nil {
-			return err
-		}
+		containers, damaged := container.List(host, st)
 		list := porcelain.List{Header: []string{"CONTAINER_ID", "COMMAND"}}
 		if c.Bool("l") {
 			list.Header = append(list.Header, "STATUS", "IMAGE", "CREATED", "ADDRESS", "NAME")
@@ -51,7 +49,7 @@ var Ps = &cli.Command{
 			}
 			list.Rows = append(list.Rows, row)
 		}
-		return list.Print(c)
+		return errors.Join(list.Print(c), damaged)
 	},
 }
 

@@ -58,10 +58,11 @@ func remove(c *cli.Context, host stage.Host, st *store.Store, called string, kil
 		return err
 	}
 	ps, err := container.Get(host, st, id)
-	if err != nil {
+	unknown := errors.Is(err, store.ErrDamaged) || errors.Is(err, store.ErrNoContainer)
+	if err != nil && !(unknown && c.Bool("force")) {
 		return err
 	}
-	running := ps.Status == container.Running || ps.Status == container.Paused
+	running := unknown || ps.Status == container.Running || ps.Status == container.Paused
 	if running && !c.Bool("force") {
 		return fmt.Errorf("container %s %w: stop it first, or use rm -f", id, container.ErrRunning)
 	}

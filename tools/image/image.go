@@ -40,10 +40,7 @@ var Images = &cli.Command{
 		if err != nil {
 			return err
 		}
-		images, err := st.Images()
-		if err != nil {
-			return err
-		}
+		images, damaged := st.Images()
 		list := porcelain.List{Header: []string{"IMAGE_ID", "SOURCE"}}
 		if c.Bool("l") {
 			list.Header = append(list.Header, "DIGEST", "CREATED")
@@ -55,7 +52,7 @@ var Images = &cli.Command{
 			}
 			list.Rows = append(list.Rows, row)
 		}
-		return list.Print(c)
+		return errors.Join(list.Print(c), damaged)
 	},
 }
 
@@ -175,8 +172,11 @@ var Rmi = &cli.Command{
 
 // Remove removes an image that no container was made from.
 func Remove(c *cli.Context, host stage.Host, st *store.Store, called string) error {
-	img, err := st.FindImage(called)
-	if err != nil {
+	id := called
+	switch img, err := st.FindImage(called); {
+	case err == nil:
+		id = img.ID
+	case !errors.Is(err, store.ErrDamaged): // only one that is called by its id
 		return err
 	}
 	containers, err := container.List(host, st)
@@ -184,17 +184,15 @@ func Remove(c *cli.Context, host stage.Host, st *store.Store, called string) err
 		return err
 	}
 	for _, ps := range containers {
-		if ps.Record.Annotation(record.AnnotationImage) == img.ID {
-			return fmt.Errorf("image %s %w by container %s: remove that first", img.ID, ErrInUse, ps.ID)
+		if ps.Record.Annotation(record.AnnotationImage) == id {
+			return fmt.Errorf("image %s %w by container %s: remove that first", id, ErrInUse, ps.ID)
 		}
 	}
-	if err := st.RemoveImage(img.ID); err != nil {
+	if err := st.RemoveImage(id); err != nil {
 		return err
 	}
-	if _, err := st.SweepLayers(); err != nil {
-		return err
-	}
-	return porcelain.Printf(c, "Removed: %s\n", img.ID)
+	_, err = st.SweepLayers()
+	return errors.Join(porcelain.Printf(c, "Removed: %s\n", id), err)
 }
 
 // Commit returns the command that makes an image of a container. freeze
