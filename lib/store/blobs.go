@@ -68,7 +68,9 @@ func (s *Store) UpdateIndex(change func(*ispec.Index)) (retErr error) {
 }
 
 // sweepBlobs removes manifests that no image has from the index, and then
-// the blobs that no manifest names. Partial downloads are not blobs.
+// the blobs that no manifest names, also those of one that is not there any
+// more: an image lives on its layers, and a pull fetches what is missing.
+// Partial downloads are not blobs.
 func (s *Store) sweepBlobs(images []*Image) error {
 	keep := make(map[digest.Digest]bool)
 	err := s.UpdateIndex(func(index *ispec.Index) {
@@ -88,6 +90,9 @@ func (s *Store) sweepBlobs(images []*Image) error {
 			return fmt.Errorf("image %s: %w", i.ID, err)
 		}
 		data, err := os.ReadFile(s.Blob(d))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
 		if err != nil {
 			return fmt.Errorf("image %s: %w", i.ID, err)
 		}

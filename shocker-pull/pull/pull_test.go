@@ -13,8 +13,10 @@ import (
 	"testing"
 	"time"
 
+	digest "github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"shocker.sh/lib/btrfs"
 	"shocker.sh/lib/testkit"
 )
 
@@ -409,5 +411,36 @@ func TestOtherTools(t *testing.T) {
 		if got.Code != 0 || got.Stdout != string(r.manifest) {
 			t.Errorf("skopeo inspect: %+v", got)
 		}
+	})
+}
+
+// TestDeletedByHand: what somebody has taken out of the store hinders nothing,
+// and the next pull brings it back.
+func TestDeletedByHand(t *testing.T) {
+	testkit.Run(t, testkit.Options{}, func(t *testing.T, h *testkit.Host) {
+		r := serve(t, "a", "b")
+		id := strings.TrimPrefix(h.Must(t, "pull", r.ref()), "Created: ")
+		layers, err := filepath.Glob(filepath.Join(h.Store, "layers", "*"))
+		if err != nil || len(layers) != 2 {
+			t.Fatalf("layers are %q, %v", layers, err)
+		}
+		for _, dir := range layers {
+			if err := btrfs.Delete(dir); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := h.Must(t, "pull", r.ref()); got != "Exists: "+id {
+			t.Errorf("pull = %q; want %q", got, "Exists: "+id)
+		}
+		if now, err := filepath.Glob(filepath.Join(h.Store, "layers", "*")); err != nil || !slices.Equal(now, layers) {
+			t.Errorf("layers are %q, %v; want %q again", now, err, layers)
+		}
+		manifest := strings.TrimPrefix(string(digest.FromBytes(r.manifest)), "sha256:")
+		if err := os.Remove(filepath.Join(h.Store, "oci/blobs/sha256", manifest)); err != nil {
+			t.Fatal(err)
+		}
+		h.Must(t, "gc")
+		h.Must(t, "rmi", strings.TrimSpace(id))
+		nothing(t, h)
 	})
 }

@@ -94,15 +94,22 @@ type Image struct {
 }
 
 // Present looks for an image with that source and manifest; the digest may be
-// a tag, which no image has.
+// a tag, which no image has. One whose tree was deleted by hand does not count:
+// a pull makes it again.
 func Present(st *store.Store, source, digest string) (*Image, error) {
 	images, err := st.Images()
+	if err != nil && !errors.Is(err, store.ErrDamaged) {
+		return nil, err
+	}
 	for _, i := range images {
-		if i.Source == source && i.Digest == digest {
-			return &Image{i, true}, err
+		if i.Source != source || i.Digest != digest {
+			continue
+		}
+		if _, err := btrfs.UUID(st.Layer(i.Top())); err == nil {
+			return &Image{i, true}, nil
 		}
 	}
-	return nil, err
+	return nil, nil
 }
 
 // Blob is a blob in the store, or one on its way there.
