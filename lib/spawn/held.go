@@ -38,11 +38,7 @@ func NewTableIn(dir string) (_ *Table, retErr error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	if err := f.Truncate(tableSize); err != nil {
-		return nil, err
-	}
-	t, err := newTable(int(f.Fd()), 0)
+	t, err := newTable(f)
 	if err != nil {
 		return nil, err
 	}

@@ -38,6 +38,9 @@ type Process struct {
 type Options struct {
 	Flags  uint64   // CLONE_ flags for the first process's namespaces
 	Cgroup *os.File // directory on cgroup v2 to be born in
+	// Shed lets the child get rid of our program first: see shed.go. It
+	// cannot be born in a user namespace then, whose root it is not yet.
+	Shed bool
 }
 
 // Start clones the child, which begins to run the table.
@@ -47,9 +50,9 @@ func (t *Table) Start(o Options) (*Process, error) {
 	}
 	// The table ends: a step beyond the last would be number 0, read(2).
 	t.Call("end", unix.SYS_EXIT_GROUP, 0)
-	first := t.closeOthers()
-	if t.err != nil {
-		return nil, t.err
+	first, err := t.opening(o.Shed)
+	if err != nil {
+		return nil, err
 	}
 	args := cloneArgs{
 		flags:      o.Flags | unix.CLONE_CLEAR_SIGHAND | unix.CLONE_PARENT_SETTID,
@@ -68,35 +71,54 @@ func (t *Table) Start(o Options) (*Process, error) {
 		return nil, &StepError{"clone the first process", unix.Errno(-pid)}
 	}
 	// Only the child has these now: its death is the end of file.
-	err := errors.Join(t.status.w.Close(), t.release.r.Close())
+	err = errors.Join(t.status.w.Close(), t.release.r.Close())
 	t.status.w, t.release.r = nil, nil
 	return &Process{table: t, first: pid}, err
 }
 
-// closeOthers puts the closing of all descriptors that the table does not name
-// before its first step, and returns where the child begins. Another child's
-// end of a pipe, inherited by this one, would keep that one waiting.
-func (t *Table) closeOthers() *step {
+// opening puts what every child does first before the first step of its table,
+// and returns where it begins.
+func (t *Table) opening(shed bool) (*step, error) {
+	if shed {
+		return t.shed()
+	}
+	first := append([]step{undumpable}, t.closeOthers()...)
+	return t.before(first), t.err
+}
+
+// undumpable keeps everybody but the host's root from the child's memory,
+// descriptors and program, also who has all power in the container that it
+// enters (prctl(2); CVE-2016-9962, CVE-2019-5736). It ends with execve(2).
+var undumpable = step{nr: unix.SYS_PRCTL, args: [6]uint64{unix.PR_SET_DUMPABLE, 0}}
+
+// before puts steps before the first one.
+func (t *Table) before(steps []step) *step {
+	if len(steps) > maxFirst {
+		t.err = ErrTableFull
+		return nil
+	}
+	for i, s := range steps {
+		*t.at(maxFirst - len(steps) + i) = s
+	}
+	return t.at(maxFirst - len(steps))
+}
+
+// closeOthers is the closing of all descriptors that the table does not name.
+// Another child's end of a pipe, inherited by this one, would keep that one
+// waiting.
+func (t *Table) closeOthers() (steps []step) {
 	named := []int{2} // and what is below
 	for _, f := range append(t.keep, t.status.w, t.release.r) {
 		named = append(named, int(f.Fd()))
 	}
 	slices.Sort(named)
 	named = slices.Compact(append(named, math.MaxUint32))
-	begin := maxFirst
 	for i, fd := range named[1:] {
 		if from := named[i] + 1; from < fd {
-			if begin == 0 {
-				t.err = ErrTableFull
-				return nil
-			}
-			begin--
-			s := t.at(begin)
-			s.nr = unix.SYS_CLOSE_RANGE
-			s.args = [6]uint64{uint64(from), uint64(fd - 1)}
+			steps = append(steps, step{nr: unix.SYS_CLOSE_RANGE, args: [6]uint64{uint64(from), uint64(fd - 1)}})
 		}
 	}
-	return t.at(begin)
+	return steps
 }
 
 // Notified waits until the child is past its next Notify.

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -327,5 +328,89 @@ func TestIdentity(t *testing.T) {
 	_ = cmd.Wait() // it was killed
 	if _, err := id.Open(); !errors.Is(err, ErrGone) {
 		t.Errorf("Open() of a process that has ended: %v; want ErrGone", err)
+	}
+}
+
+// TestShed: a child that waits is another program than ours, without our
+// memory, environment and descriptors, and nobody else can look into it.
+func TestShed(t *testing.T) {
+	t.Setenv("SECRET", "ours")
+	tab := table(t)
+	user := joinable(t)
+	tab.Call("join user namespace", unix.SYS_SETNS, user, unix.CLONE_NEWUSER)
+	tab.Clone("clone", unix.CLONE_NEWPID)
+	tab.Notify("tell")
+	tab.Wait("wait")
+	stdout := shell(t, tab, "echo $$ $(ls /proc/self/fd | wc -l)")
+	p := start(t, tab, Options{Shed: true})
+	if err := p.Notified(limit(t)); err != nil {
+		t.Fatal(err)
+	}
+	dir := fmt.Sprintf("/proc/%d/", p.Pid())
+	if exe, err := os.Readlink(dir + "exe"); exe != "/memfd:stub (deleted)" {
+		t.Errorf("its program is %q, %v", exe, err)
+	}
+	if f, err := os.OpenFile(dir+"exe", os.O_RDWR, 0); err == nil {
+		if _, err := f.WriteString("x"); err == nil {
+			t.Error("its program can be written to")
+		}
+	}
+	if env, err := os.ReadFile(dir + "environ"); len(env) > 0 || err != nil {
+		t.Errorf("its environment is %q, %v", env, err)
+	}
+	mapped, err := os.ReadFile(dir + "maps")
+	if err != nil || strings.Count(string(mapped), "\n") > 8 {
+		t.Errorf("its memory is %s, %v", mapped, err)
+	}
+	if st, err := os.Stat(dir + "mem"); err != nil || st.Sys().(*syscall.Stat_t).Uid != 0 {
+		t.Errorf("its memory belongs to %v, %v; want the host's root: it is not dumpable", st, err)
+	}
+	if err := errors.Join(p.Release(), p.Started(limit(t))); err != nil {
+		t.Fatal(err)
+	}
+	if got := output(t, stdout); got != "1 4\n" {
+		t.Errorf("the program says %q", got)
+	}
+	// What fails is named as without.
+	tab = table(t)
+	tab.Call("enter /nowhere", unix.SYS_CHDIR, "/nowhere")
+	tab.Exec("/bin/true", []string{"true"}, nil)
+	p = start(t, tab, Options{Shed: true})
+	var step *StepError
+	if err := p.Started(limit(t)); !errors.As(err, &step) || step.Step != "enter /nowhere" || step.Err != unix.ENOENT {
+		t.Errorf("Started() = %v", err)
+	}
+}
+
+// joinable is a user namespace.
+func joinable(t *testing.T) *os.File {
+	t.Helper()
+	f, err := UserNamespace(maps, maps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+// TestUndumpable: also without shedding nobody but the host's root may look
+// into a child, however little power that has by then.
+func TestUndumpable(t *testing.T) {
+	for _, shed := range []bool{false, true} {
+		tab := table(t)
+		type header struct{ version, pid uint32 }
+		tab.Call("drop capabilities", unix.SYS_CAPSET, Struct(tab, &header{version: unix.LINUX_CAPABILITY_VERSION_3}), make([]byte, 24))
+		tab.Notify("tell")
+		tab.Wait("wait")
+		tab.Exec("/bin/true", []string{"true"}, nil)
+		p := start(t, tab, Options{Shed: shed})
+		if err := p.Notified(limit(t)); err != nil {
+			t.Fatal(err)
+		}
+		// Root that may not trace everybody.
+		look := exec.Command("setpriv", "--bounding-set", "-sys_ptrace", "ls", "-l", fmt.Sprintf("/proc/%d/cwd/", p.Pid()))
+		if look.Run() == nil {
+			t.Errorf("shed %v: somebody can look into the child", shed)
+		}
 	}
 }

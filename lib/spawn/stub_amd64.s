@@ -46,8 +46,10 @@ TEXT ·clone(SB), NOSPLIT|NOFRAME, $0-40
 	MOVQ $SYS_clone3, AX
 	SYSCALL
 	TESTQ AX, AX
-	JZ   step
+	JNZ  parent
+	JMP  ·interpret(SB)
 
+parent:
 	MOVQ AX, pid+32(FP)
 	MOVQ $SYS_rt_sigprocmask, AX
 	MOVQ $2, DI
@@ -57,6 +59,9 @@ TEXT ·clone(SB), NOSPLIT|NOFRAME, $0-40
 	SYSCALL
 	RET
 
+// interpret runs the steps from R12 on; R13 is the header. It is copied to
+// another address (shed.go), so it may refer to nothing outside of itself.
+TEXT ·interpret(SB), NOSPLIT|NOFRAME, $0-0
 step:
 	MOVQ R12, CURRENT(R13)
 	MOVQ INDIRECT(R12), BX
@@ -100,3 +105,16 @@ exit:
 next:
 	ADDQ $STEPSIZE, R12
 	JMP  step
+
+// What stands behind it in this file is behind it in memory.
+TEXT ·behind(SB), NOSPLIT|NOFRAME, $0-0
+	RET
+
+// func code() (begin *byte, size uintptr)
+TEXT ·code(SB), NOSPLIT, $0-16
+	LEAQ ·interpret(SB), AX
+	MOVQ AX, begin+0(FP)
+	LEAQ ·behind(SB), CX
+	SUBQ AX, CX
+	MOVQ CX, size+8(FP)
+	RET

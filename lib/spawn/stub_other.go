@@ -2,6 +2,14 @@
 
 package spawn
 
-func clone(*cloneArgs, uintptr, *step, *header) int { panic("not reached: NewTable fails") }
+func clone(*cloneArgs, uintptr, *step, *header) int { panic(unreached) }
 
-const supported = false
+func stub() []byte { panic(unreached) }
+
+func prologue(uint64, int, int, *step, *header) []byte { panic(unreached) }
+
+const (
+	supported = false
+	machine   = 0
+	unreached = "not reached: NewTable fails"
+)

@@ -1,6 +1,7 @@
 package spawn
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -96,6 +97,8 @@ type Table struct {
 
 	status, release pipe
 	hold            *os.File // see NewTableIn
+	file            *os.File // whose memory it is
+	stub            *os.File // see shed.go
 }
 
 type pipe struct{ r, w *os.File }
@@ -103,7 +106,14 @@ type pipe struct{ r, w *os.File }
 // NewTable makes an empty table. It must be closed, or started and its
 // Process closed.
 func NewTable() (*Table, error) {
-	t, err := newTable(-1, unix.MAP_ANONYMOUS)
+	fd, err := unix.MemfdCreate("table", unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)
+	if errors.Is(err, unix.EINVAL) { // before kernel 6.3
+		fd, err = unix.MemfdCreate("table", unix.MFD_CLOEXEC)
+	}
+	if err != nil {
+		return nil, os.NewSyscallError("memfd_create", err)
+	}
+	t, err := newTable(os.NewFile(uintptr(fd), "table"))
 	if err != nil {
 		return nil, err
 	}
@@ -117,12 +127,21 @@ func NewTable() (*Table, error) {
 	return t, nil
 }
 
-// newTable maps the memory of a table: that of a file, or none's.
-func newTable(fd, flags int) (*Table, error) {
+// newTable maps the memory of a table, that of an empty file, which is closed
+// with it.
+func newTable(f *os.File) (_ *Table, retErr error) {
+	defer func() {
+		if retErr != nil {
+			f.Close()
+		}
+	}()
 	if !supported {
 		return nil, ErrUnsupported
 	}
-	mem, err := unix.Mmap(fd, 0, tableSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE|flags)
+	if err := f.Truncate(tableSize); err != nil {
+		return nil, err
+	}
+	mem, err := unix.Mmap(int(f.Fd()), 0, tableSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_NORESERVE)
 	if err != nil {
 		return nil, os.NewSyscallError("mmap", err)
 	}
@@ -130,6 +149,7 @@ func newTable(fd, flags int) (*Table, error) {
 		mem:  mem,
 		head: (*header)(unsafe.Pointer(&mem[0])),
 		data: headSize + (maxFirst+maxSteps)*int(unsafe.Sizeof(step{})),
+		file: f,
 	}
 	t.head.allSigs = ^uint64(0)
 	t.head.base = uint64(uintptr(unsafe.Pointer(t.head)))
@@ -143,7 +163,7 @@ func newPipe() (p pipe, err error) {
 
 // Close frees the table. A child that waits for us exits.
 func (t *Table) Close() {
-	for _, f := range []*os.File{t.status.r, t.status.w, t.release.r, t.release.w, t.hold} {
+	for _, f := range []*os.File{t.status.r, t.status.w, t.release.r, t.release.w, t.hold, t.file, t.stub} {
 		if f != nil {
 			f.Close()
 		}

@@ -49,6 +49,8 @@ func (c *Container) clone() error {
 		t.Close()
 		return err
 	}
+	// Root that is the host's could overwrite our program (CVE-2019-5736).
+	first.Shed = !s.ns.own(unix.CLONE_NEWUSER)
 	if c.proc, err = t.Start(first); err != nil {
 		t.Close()
 	}
