@@ -75,9 +75,8 @@ func (s *Store) PutContainer(r *record.Record, undoFirst func(*undo.Entry) error
 		return err
 	}
 	defer func() { retErr = errors.Join(retErr, done()) }()
-	// The container's root user passes through it, and reads nothing in it.
 	dir := filepath.Join(temp, "container")
-	if err := os.Mkdir(dir, 0o711); err != nil {
+	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
 	if err := sys.WriteFile(filepath.Join(dir, "config.json"), r.Line(), 0o600, false); err != nil {

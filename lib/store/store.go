@@ -39,7 +39,7 @@ func Open(root string, talk func(string)) (*Store, error) {
 	if s.ready() {
 		return s, nil
 	}
-	if err := os.MkdirAll(root, 0o711); err != nil {
+	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, fmt.Errorf("make the store: %w", err)
 	}
 	// The directory under a later mount is the lock.
@@ -63,12 +63,14 @@ func Open(root string, talk func(string)) (*Store, error) {
 			return nil, fmt.Errorf("make the store in %s: %w", root, err)
 		}
 	}
+	// The root user of a container makes programs that are set-user-ID for the
+	// host's root: nobody else may come near them. A directory that was there,
+	// or the root of a file system, may let everybody in.
+	if err := os.Chmod(root, 0o700); err != nil {
+		return nil, fmt.Errorf("make the store: %w", err)
+	}
 	for _, d := range dirs {
-		mode := os.FileMode(0o700)
-		if d == "containers" || d == "layers" {
-			mode = 0o711
-		}
-		if err := os.Mkdir(filepath.Join(root, d), mode); err != nil && !errors.Is(err, fs.ErrExist) {
+		if err := os.Mkdir(filepath.Join(root, d), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return nil, fmt.Errorf("make the store: %w", err)
 		}
 	}

@@ -14,8 +14,13 @@ import (
 // that its image and its snapshot stay as they are.
 var etcFiles = []string{"resolv.conf", "hosts", "hostname"}
 
-// writeEtc makes the files, owned by the container's root.
+// writeEtc makes the files, owned by the container's root. Of the host's other
+// users nobody passes through the run dir: the container's root is attached in
+// there, with programs that are set-user-ID for its users.
 func writeEtc(runDir, hostname string, owner int) error {
+	if err := errors.Join(os.Chown(runDir, 0, owner), os.Chmod(runDir, 0o710)); err != nil {
+		return err
+	}
 	resolv, err := resolvConf()
 	if err != nil {
 		return err
