@@ -166,5 +166,8 @@ func (b *box) alive() (specs.ContainerState, error) {
 
 // options are those with which the container was created.
 func (b *box) options() container.Options {
-	return container.Options{ID: b.ID, Bundle: b.Bundle, HoldIn: b.dir}
+	return container.Options{
+		ID: b.ID, Bundle: b.Bundle, HoldIn: b.dir,
+		Warn: func(err error) { b.tool.log.warn(err.Error()) },
+	}
 }

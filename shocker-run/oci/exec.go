@@ -103,7 +103,8 @@ func (t *tool) execute(c *cli.Context) (_ int, retErr error) {
 	}
 	o := b.options()
 	o.Group, o.IntoFrozen = g, c.Bool("ignore-paused")
-	o.HoldIn, o.Stdio, o.OwnStdio = "", io.child, io.own
+	o.HoldIn = ""
+	io.give(&o)
 	t.log.debugf("exec in %s: %q", b.ID, p.Args)
 	box, err := container.Exec(c.Context, spec, p, b.Process.Pid, pidfd, o)
 	if err != nil {

@@ -28,6 +28,7 @@ func (t *tool) groupCommands() []*cli.Command {
 		t.verb("update", "change the limits of a container", updateFlags, func(c *cli.Context, b *box) error {
 			return b.update(c, t.io.In)
 		}),
+		t.eventsCommand(),
 	}
 }
 

@@ -26,7 +26,6 @@ var createFlags = []cli.Flag{
 	&cli.StringFlag{Name: "console-socket", Usage: "send the terminal's master to the unix socket at `PATH`"},
 	&cli.StringFlag{Name: "pid-file", Usage: "write the pid of the container's process to `FILE`"},
 	&cli.IntFlag{Name: "preserve-fds", Usage: "pass on `N` descriptors from 3 up"},
-	&cli.BoolFlag{Name: "no-pivot", Usage: "change the root by chroot, where pivot_root cannot be (on a ramdisk)"},
 	&cli.BoolFlag{Name: "no-new-keyring", Usage: "leave the program in the caller's session keyring"},
 }
 
@@ -137,7 +136,8 @@ func (t *tool) create(c *cli.Context, hold bool) (_ *creation, retErr error) {
 	if !hold {
 		o.HoldIn = ""
 	}
-	o.Group, o.Stdio, o.OwnStdio = n.joins, n.io.child, n.io.own
+	o.Group, o.NoKeyring = n.joins, c.Bool("no-new-keyring")
+	n.io.give(&o)
 	if n.c, err = container.Create(c.Context, spec, o); err != nil {
 		return nil, fmt.Errorf("create %s: %w", id, err)
 	}

@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
+	"shocker.sh/lib/applet"
 	"shocker.sh/shocker-run/internal/console"
+	"shocker.sh/shocker-run/internal/container"
 	streams "shocker.sh/shocker-run/internal/stdio"
 )
 
@@ -18,6 +21,8 @@ import (
 // terminal, whose master goes to an engine's socket, or which we relay.
 type stdio struct {
 	child   [3]*os.File
+	files   []*os.File       // from 3 up
+	sockets int              // how many of them are to listen on
 	socket  int              // -1: none
 	streams *streams.Streams // of a terminal that we relay
 }
@@ -40,7 +45,34 @@ func (t *tool) stdio(c *cli.Context, terminal, detach bool) (*stdio, error) {
 	default:
 		s.child = [3]*os.File{t.io.In, t.io.Out, t.io.Err}
 	}
+	if err == nil {
+		err = s.preserve(c.Int("preserve-fds"))
+	}
 	return s, err
+}
+
+// preserve takes descriptors from 3 up for the program: those that a service
+// manager has opened to listen on (sd_listen_fds(3)), and n more.
+func (s *stdio) preserve(n int) error {
+	if list := os.Getenv("LISTEN_FDS"); list != "" {
+		var err error
+		if s.sockets, err = strconv.Atoi(list); err != nil || s.sockets < 0 {
+			return applet.Usagef("LISTEN_FDS %q is not a number of descriptors", list)
+		}
+	}
+	for fd := 3; fd < 3+s.sockets+n; fd++ {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
+			return applet.Usagef("descriptor %d is to be passed on, and is not open", fd)
+		}
+		unix.CloseOnExec(fd) // hooks do not get it
+		s.files = append(s.files, os.NewFile(uintptr(fd), strconv.Itoa(fd)))
+	}
+	return nil
+}
+
+// give lets a container have it all.
+func (s *stdio) give(o *container.Options) {
+	o.Stdio, o.OwnStdio, o.Files, o.ListenFDs = s.child, s.own, s.files, s.sockets
 }
 
 // dial connects to an engine's socket, before anything is made.
