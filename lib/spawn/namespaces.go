@@ -95,3 +95,45 @@ func WriteMappings(pid int, uids, gids []specs.LinuxIDMapping) error {
 	}
 	return nil
 }
+
+// Mappings returns the id mappings of a user namespace, as our own namespace
+// sees them.
+func Mappings(user *os.File) (uids, gids []specs.LinuxIDMapping, retErr error) {
+	t, err := NewTable()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer t.Close()
+	t.Call("join namespace "+user.Name(), unix.SYS_SETNS, user, unix.CLONE_NEWUSER)
+	t.Notify("tell that the namespace is joined")
+	t.Wait("stay in it")
+	p, err := t.Start(Options{})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer p.Close()
+	defer func() { retErr = errors.Join(retErr, p.Kill()) }()
+	if err := p.Notified(context.Background()); err != nil {
+		return nil, nil, err
+	}
+	if uids, err = readMappings(p.Pid(), "uid_map"); err == nil {
+		gids, err = readMappings(p.Pid(), "gid_map")
+	}
+	return uids, gids, err
+}
+
+func readMappings(pid int, file string) (maps []specs.LinuxIDMapping, _ error) {
+	path := "/proc/" + strconv.Itoa(pid) + "/" + file
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(data)) {
+		var m specs.LinuxIDMapping
+		if _, err := fmt.Sscan(line, &m.ContainerID, &m.HostID, &m.Size); err != nil {
+			return nil, fmt.Errorf("%s: %q: %w", path, line, err)
+		}
+		maps = append(maps, m)
+	}
+	return maps, nil
+}

@@ -56,10 +56,13 @@ func checkLinux(linux *specs.Linux) error {
 		return fmt.Errorf("%w: linux.mountLabel %q", ErrUnsupported, linux.MountLabel)
 	case linux.IntelRdt != nil:
 		return fmt.Errorf("%w: linux.intelRdt", ErrUnsupported)
-	case len(linux.TimeOffsets) > 0 || len(linux.NetDevices) > 0:
-		return fmt.Errorf("%w: linux.timeOffsets and netDevices", ErrUnsupported)
+	case len(linux.NetDevices) > 0:
+		return fmt.Errorf("%w: linux.netDevices", ErrUnsupported)
 	}
-	if _, ok := propagation[linux.RootfsPropagation]; !ok {
+	if err := checkNamespaces(linux); err != nil {
+		return err
+	}
+	if _, ok := rootPropagation[linux.RootfsPropagation]; !ok {
 		return fmt.Errorf("%w: linux.rootfsPropagation %q", ErrInvalid, linux.RootfsPropagation)
 	}
 	for _, p := range append(linux.MaskedPaths[:len(linux.MaskedPaths):len(linux.MaskedPaths)], linux.ReadonlyPaths...) {
@@ -78,6 +81,40 @@ func checkLinux(linux *specs.Linux) error {
 		}
 	}
 	return nil
+}
+
+// checkNamespaces checks the namespaces, and what needs one.
+func checkNamespaces(linux *specs.Linux) error {
+	paths := make(map[specs.LinuxNamespaceType]string)
+	for _, ns := range linux.Namespaces {
+		if _, ok := namespaceFlags[ns.Type]; !ok {
+			return fmt.Errorf("%w: namespace %q", ErrInvalid, ns.Type)
+		}
+		if _, ok := paths[ns.Type]; ok {
+			return fmt.Errorf("%w: namespace %q appears twice", ErrInvalid, ns.Type)
+		}
+		if ns.Path != "" && !path.IsAbs(ns.Path) {
+			return fmt.Errorf("%w: path %q of namespace %q: want an absolute path", ErrInvalid, ns.Path, ns.Type)
+		}
+		paths[ns.Type] = ns.Path
+	}
+	user, hasUser := paths[specs.UserNamespace]
+	mount, hasMount := paths[specs.MountNamespace]
+	clock, hasTime := paths[specs.TimeNamespace]
+	mappings := len(linux.UIDMappings) + len(linux.GIDMappings)
+	switch {
+	case !hasUser && mappings > 0:
+		return fmt.Errorf("%w: uidMappings and gidMappings without a user namespace", ErrInvalid)
+	case hasUser && user == "" && (len(linux.UIDMappings) == 0 || len(linux.GIDMappings) == 0):
+		return fmt.Errorf("%w: a user namespace without uidMappings and gidMappings", ErrInvalid)
+	case hasUser && !hasMount:
+		return fmt.Errorf("%w: a user namespace without a mount namespace: its root could mount nothing", ErrInvalid)
+	case hasUser && user == "" && mount != "":
+		return fmt.Errorf("%w: a new user namespace has no power over the mount namespace %s", ErrInvalid, mount)
+	case len(linux.TimeOffsets) > 0 && (!hasTime || clock != ""):
+		return fmt.Errorf("%w: timeOffsets without a new time namespace", ErrInvalid)
+	}
+	return checkTimeOffsets(linux.TimeOffsets)
 }
 
 // checkProcess refuses a process that cannot be.

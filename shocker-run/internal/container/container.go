@@ -82,6 +82,9 @@ type Options struct {
 	// (sd_listen_fds(3)).
 	Files     []*os.File
 	ListenFDs int
+	// NoPivot moves the root over the host's and changes into it, where
+	// pivot_root(2) cannot work: on the kernel's first root file system.
+	NoPivot bool
 	// NoKeyring leaves the program in its caller's session keyring.
 	NoKeyring bool
 	// Warn is told what of the config is left out, where the spec wants a
@@ -239,7 +242,10 @@ func (c *Container) prepare() (err error) {
 	if s.ns.own(unix.CLONE_NEWUSER) {
 		s.maps = idMaps{linux.UIDMappings, linux.GIDMappings}
 		if len(s.maps.uids) == 0 || len(s.maps.gids) == 0 {
-			return fmt.Errorf("%w: a user namespace without uidMappings and gidMappings", ErrInvalid)
+			// It is joined, and has some.
+			if s.maps.uids, s.maps.gids, err = spawn.Mappings(s.ns.joins(unix.CLONE_NEWUSER)); err != nil {
+				return err
+			}
 		}
 	}
 	if err := c.capabilities(s.ns.own(unix.CLONE_NEWUSER)); err != nil {
@@ -313,6 +319,9 @@ func (c *Container) furnish() error {
 		if err := spawn.WriteMappings(pid, s.maps.uids, s.maps.gids); err != nil {
 			return err
 		}
+	}
+	if err := setTimeOffsets(pid, c.spec.Linux.TimeOffsets); err != nil {
+		return err
 	}
 	if s.idmp {
 		if err := c.mapRoot(pid); err != nil {

@@ -17,6 +17,7 @@ var namespaceFlags = map[specs.LinuxNamespaceType]int{
 	specs.UTSNamespace:     unix.CLONE_NEWUTS,
 	specs.IPCNamespace:     unix.CLONE_NEWIPC,
 	specs.CgroupNamespace:  unix.CLONE_NEWCGROUP,
+	specs.TimeNamespace:    unix.CLONE_NEWTIME,
 }
 
 // namespaces says in which namespaces the container lives: new ones, others'
@@ -44,7 +45,7 @@ func openNamespaces(list []specs.LinuxNamespace) (_ *namespaces, retErr error) {
 	for _, ns := range list {
 		flag, ok := namespaceFlags[ns.Type]
 		if !ok {
-			return nil, fmt.Errorf("%w: namespace %q", ErrUnsupported, ns.Type)
+			return nil, fmt.Errorf("%w: namespace %q", ErrInvalid, ns.Type)
 		}
 		if seen&flag != 0 {
 			return nil, fmt.Errorf("%w: namespace %q appears twice", ErrInvalid, ns.Type)
@@ -54,9 +55,6 @@ func openNamespaces(list []specs.LinuxNamespace) (_ *namespaces, retErr error) {
 			n.create |= flag
 			continue
 		}
-		if flag == unix.CLONE_NEWNS {
-			return nil, fmt.Errorf("%w: joining a mount namespace", ErrUnsupported)
-		}
 		f, err := os.Open(ns.Path)
 		if err != nil {
 			return nil, fmt.Errorf("join %s namespace: %w", ns.Type, err)
@@ -65,9 +63,6 @@ func openNamespaces(list []specs.LinuxNamespace) (_ *namespaces, retErr error) {
 		if kind, err := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_NSTYPE); err != nil || kind != flag {
 			return nil, fmt.Errorf("%w: %s is not a %s namespace", ErrInvalid, ns.Path, ns.Type)
 		}
-	}
-	if n.create&unix.CLONE_NEWNS == 0 {
-		return nil, fmt.Errorf("%w: a container without a mount namespace of its own", ErrUnsupported)
 	}
 	return n, nil
 }

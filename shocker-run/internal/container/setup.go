@@ -2,24 +2,13 @@ package container
 
 import (
 	"fmt"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/spawn"
 )
-
-var propagation = map[string]int{
-	"":            0,
-	"private":     unix.MS_PRIVATE,
-	"rprivate":    unix.MS_PRIVATE | unix.MS_REC,
-	"slave":       unix.MS_SLAVE,
-	"rslave":      unix.MS_SLAVE | unix.MS_REC,
-	"shared":      unix.MS_SHARED,
-	"rshared":     unix.MS_SHARED | unix.MS_REC,
-	"unbindable":  unix.MS_UNBINDABLE,
-	"runbindable": unix.MS_UNBINDABLE | unix.MS_REC,
-}
 
 func isNet(sysctl string) bool { return strings.HasPrefix(sysctlPath(sysctl), "net/") }
 
@@ -42,9 +31,16 @@ func (c *Container) clone() error {
 		b.Clone("clone the container's process", first.Flags)
 		first.Flags = 0
 	}
-	b.Call("make namespaces", unix.SYS_UNSHARE, s.ns.create&(unix.CLONE_NEWNS|unix.CLONE_NEWUTS|unix.CLONE_NEWNET))
+	b.Call("make namespaces", unix.SYS_UNSHARE, s.ns.create&(unix.CLONE_NEWNS|unix.CLONE_NEWUTS|unix.CLONE_NEWNET|unix.CLONE_NEWTIME))
+	var later *spawn.Step
+	if s.ns.create&unix.CLONE_NEWTIME != 0 {
+		later = b.newTime()
+	}
 	b.Notify("tell that the namespaces are made")
 	b.Wait("wait for the parent")
+	if later != nil {
+		b.Call("enter the time namespace", unix.SYS_SETNS, later, unix.CLONE_NEWTIME)
+	}
 	if err := c.steps(b); err != nil {
 		t.Close()
 		return err
@@ -59,25 +55,32 @@ func (c *Container) clone() error {
 
 // join joins namespaces: those of the host first, over which the container's
 // user namespace has no power, then that one. A network namespace of the host
-// gets in between what the container's root would do in its own.
+// gets in between what the container's root would do in its own. A mount
+// namespace comes last but for that: it takes the host's proc out of sight.
 func (c *Container) join(b *builder) error {
-	user := c.setup.ns.joins(unix.CLONE_NEWUSER)
-	for _, j := range c.setup.ns.join {
-		if j.file != user {
-			b.Call("join namespace "+j.file.Name(), unix.SYS_SETNS, j.file, j.flag)
+	ns := c.setup.ns
+	for _, j := range ns.join {
+		if j.flag != unix.CLONE_NEWUSER && j.flag != unix.CLONE_NEWNS {
+			b.join(j.file, j.flag)
 		}
 	}
-	if c.setup.m.foreign && c.setup.ns.joins(unix.CLONE_NEWNET) != nil {
+	if c.setup.m.foreign && ns.joins(unix.CLONE_NEWNET) != nil {
 		// /proc/sys/net shows the namespace of the process that looks.
 		proc := b.Call("open the host's proc", unix.SYS_OPENAT, unix.AT_FDCWD, "/proc", unix.O_PATH|unix.O_CLOEXEC, 0)
 		if err := c.furnishNet(b, proc); err != nil {
 			return err
 		}
 	}
-	if user != nil {
-		b.Call("join namespace "+user.Name(), unix.SYS_SETNS, user, unix.CLONE_NEWUSER)
+	for _, flag := range []int{unix.CLONE_NEWNS, unix.CLONE_NEWUSER} {
+		if f := ns.joins(flag); f != nil {
+			b.join(f, flag)
+		}
 	}
 	return nil
+}
+
+func (b *builder) join(f *os.File, flag int) {
+	b.Call("join namespace "+f.Name(), unix.SYS_SETNS, f, flag)
 }
 
 // furnishNet brings lo up and sets the sysctls of a network namespace.
@@ -101,9 +104,7 @@ func (c *Container) steps(b *builder) error {
 	if s.ns.create&unix.CLONE_NEWCGROUP != 0 {
 		b.Call("make a cgroup namespace", unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
 	}
-	b.Call("keep mounts from the host", unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_SLAVE, 0)
-	b.Call("attach the root", unix.SYS_MOVE_MOUNT, s.tree, "", unix.AT_FDCWD, c.o.RootPath(c.spec), unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS)
-	b.Call("enter the root", unix.SYS_FCHDIR, s.tree)
+	c.enterRoot(b)
 	b.Call("set umask", unix.SYS_UMASK, 0o022)
 	b.becomeRoot()
 	if s.ns.create&unix.CLONE_NEWIPC != 0 {
@@ -132,13 +133,10 @@ func (c *Container) steps(b *builder) error {
 	}
 	b.makePlace(cwd, false)
 	if c.spec.Root.Readonly {
-		b.setAttr("make the root read-only", s.tree, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+		b.setAttr("make the root read-only", b.root, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
 	}
-	b.Call("pivot_root", unix.SYS_PIVOT_ROOT, ".", ".")
-	b.Call("drop the host's tree", unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
-	b.Call("enter the root", unix.SYS_CHDIR, "/")
-	if flags := propagation[linux.RootfsPropagation]; flags != 0 {
-		b.Call("set propagation of the root", unix.SYS_MOUNT, 0, "/", 0, flags, 0)
+	if err := c.changeRoot(b); err != nil {
+		return err
 	}
 	b.Call("make a session", unix.SYS_SETSID)
 	if !c.o.NoKeyring {
