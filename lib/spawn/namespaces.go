@@ -116,8 +116,14 @@ func Mappings(user *os.File) (uids, gids []specs.LinuxIDMapping, retErr error) {
 	if err := p.Notified(context.Background()); err != nil {
 		return nil, nil, err
 	}
-	if uids, err = readMappings(p.Pid(), "uid_map"); err == nil {
-		gids, err = readMappings(p.Pid(), "gid_map")
+	return MappingsOf(p.Pid())
+}
+
+// MappingsOf returns the id mappings of a process's user namespace, as our own
+// namespace sees them.
+func MappingsOf(pid int) (uids, gids []specs.LinuxIDMapping, err error) {
+	if uids, err = readMappings(pid, "uid_map"); err == nil {
+		gids, err = readMappings(pid, "gid_map")
 	}
 	return uids, gids, err
 }

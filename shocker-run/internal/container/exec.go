@@ -123,7 +123,10 @@ func (c *Container) cloneExec(pid int, target *os.File) (err error) {
 		return err
 	}
 	if joins&unix.CLONE_NEWUSER != 0 {
-		s.maps = idMaps{c.spec.Linux.UIDMappings, c.spec.Linux.GIDMappings}
+		if s.maps.uids, s.maps.gids, err = spawn.MappingsOf(pid); err != nil {
+			t.Close()
+			return err
+		}
 		b.becomeRoot()
 	}
 	b.Call("make a session", unix.SYS_SETSID)

@@ -30,7 +30,7 @@ func started(t *testing.T, spec *specs.Spec, change func(*Options)) (*Container,
 		t.Fatal(err)
 	}
 	defer null.Close()
-	o := Options{ID: "test", Bundle: t.TempDir(), CgroupRoot: "/sys/fs/cgroup", MapRoot: true, OpenNet: true, Stdio: [3]*os.File{null, w, null}}
+	o := Options{ID: "test", Bundle: t.TempDir(), MapRoot: true, OpenNet: true, Stdio: [3]*os.File{null, w, null}}
 	if change != nil {
 		change(&o)
 	}
