@@ -59,19 +59,10 @@ func (b *builder) makePlace(p *place, file bool) {
 func (b *builder) fileSystem(fs fileSystem) *spawn.Step {
 	ctx := b.Call("open file system "+fs.kind, unix.SYS_FSOPEN, fs.kind, unix.FSOPEN_CLOEXEC)
 	b.Call(fs.kind+" source "+fs.source, unix.SYS_FSCONFIG, ctx, unix.FSCONFIG_SET_STRING, "source", fs.source, 0)
-	for _, d := range fs.data {
-		key, value, hasValue := strings.Cut(d, "=")
-		if hasValue {
-			b.Call(fs.kind+" option "+d, unix.SYS_FSCONFIG, ctx, unix.FSCONFIG_SET_STRING, key, value, 0)
-		} else {
-			b.Call(fs.kind+" option "+d, unix.SYS_FSCONFIG, ctx, unix.FSCONFIG_SET_FLAG, key, 0, 0)
-		}
-	}
+	b.configure(fs.kind, ctx, fs.data)
 	b.Call("make file system "+fs.kind, unix.SYS_FSCONFIG, ctx, unix.FSCONFIG_CMD_CREATE, 0, 0, 0)
 	tree := b.Call("mount "+fs.kind, unix.SYS_FSMOUNT, ctx, unix.FSMOUNT_CLOEXEC, fs.set)
-	if fs.propagation != 0 && fs.propagation != unix.MS_PRIVATE {
-		b.setAttr("propagation of "+fs.kind, tree, 0, &unix.MountAttr{Propagation: fs.propagation})
-	}
+	b.finishFileSystem(fs, tree)
 	return tree
 }
 
@@ -88,8 +79,16 @@ func (b *builder) setAttr(name string, tree any, flags int, attr *unix.MountAttr
 // and devpts trees, if there are any.
 func (b *builder) mounts(m *mounts) (proc, pts any) {
 	for _, a := range m.list {
+		if a.remount != nil {
+			b.remount(a)
+			continue
+		}
+		b.makePlace(a.place, a.file)
 		var tree any = a.tree
-		if a.tree == nil {
+		switch {
+		case a.fs.long():
+			tree = b.mountAt(a)
+		case a.tree == nil:
 			tree = b.fileSystem(a.fs)
 		}
 		switch a.kind {
@@ -98,7 +97,9 @@ func (b *builder) mounts(m *mounts) (proc, pts any) {
 		case "devpts":
 			pts = tree
 		}
-		b.makePlace(a.place, a.file)
+		if a.fs.long() {
+			continue
+		}
 		b.attach("mount on "+a.dest, tree, b.inRoot(a.place.String(), unix.O_PATH))
 	}
 	return proc, pts

@@ -56,6 +56,11 @@ func (c *Container) oomKills() int {
 	return 0
 }
 
+// v2 says whether the container's group is of cgroup v2 alone.
+func (m *mounts) v2() bool {
+	return m.group != nil && len(m.group.Hierarchies) == 1 && m.group.Hierarchies[0].Version == 2
+}
+
 // cgroupMounts shows the container its own groups: on v2 with a cgroup
 // namespace by a cgroup2 of its own, else by bind mounts of its directories,
 // on v1 one for each controller on a small tmpfs.
@@ -64,9 +69,9 @@ func (m *mounts) cgroupMounts(dest string, o *mountOptions) error {
 		return fmt.Errorf("%w: a cgroup mount without linux.cgroupsPath", ErrInvalid)
 	}
 	all := m.group.Hierarchies
-	if len(all) == 1 && all[0].Version == 2 {
+	if m.v2() {
 		if m.ns.create&unix.CLONE_NEWCGROUP != 0 {
-			return m.append(&attachment{dest: dest, fs: fileSystem{"cgroup2", "cgroup", o.data, o.set, o.propagation}})
+			return m.append(&attachment{dest: dest, fs: fileSystem{kind: "cgroup2", source: "cgroup", data: o.data, set: o.set, propagation: o.propagation}})
 		}
 		tree, err := cloneTree(m.group.In(all[0]), false, o.set, o.clear)
 		if err != nil {

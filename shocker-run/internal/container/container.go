@@ -259,13 +259,13 @@ func (c *Container) prepare() (err error) {
 	if err := c.openRoot(); err != nil {
 		return err
 	}
-	foreign, err := s.ns.foreignNet()
+	foreign, err := s.ns.foreign(unix.CLONE_NEWNET)
 	if err != nil {
 		return err
 	}
 	s.m = &mounts{
 		root: s.root, bundle: c.o.Bundle, maps: s.maps, ns: s.ns, group: c.o.Group,
-		foreign: foreign, terminal: c.spec.Process.Terminal,
+		foreign: foreign, onDisk: s.idmp, terminal: c.spec.Process.Terminal, warn: c.warn,
 	}
 	if err := s.m.plan(c.spec.Mounts, linux.Devices); err != nil {
 		return err
@@ -285,8 +285,12 @@ func (c *Container) openRoot() (err error) {
 		return &os.PathError{Op: "stat", Path: path, Err: err}
 	}
 	s.idmp = c.o.MapRoot && !s.maps.holds(st.Uid)
-	s.tree, err = cloneTree(path, true, 0, 0)
-	return err
+	if s.tree, err = copyTree(path, true); err != nil {
+		return err
+	}
+	// It gets what the host mounts below it, and gives nothing: pivot_root wants
+	// a root that is not shared.
+	return setAttr(s.tree, true, &unix.MountAttr{Propagation: unix.MS_SLAVE})
 }
 
 // openNulls copies the mount of /dev/null once for each file that is masked.
@@ -328,6 +332,9 @@ func (c *Container) furnish() error {
 			return err
 		}
 	}
+	if err := s.m.mapTrees(pid); err != nil {
+		return err
+	}
 	if err := c.joinGroup(pid, 0); err != nil {
 		return err
 	}
@@ -348,8 +355,7 @@ func (c *Container) mapRoot(pid int) error {
 	if err != nil {
 		return err
 	}
-	defer user.Close()
-	return setAttr(c.setup.tree, false, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(user.Fd())})
+	return errors.Join(mapIDs(c.setup.tree, false, user), user.Close())
 }
 
 // takeConsole copies the terminal's master from the process that opened it,

@@ -34,7 +34,7 @@ func Hooks() []string { return slices.Sorted(maps.Keys(hooksOf(&specs.Hooks{})))
 
 // MountOptions are the options that are not given on to the file system.
 func MountOptions() []string {
-	all := []string{"bind", "rbind"}
+	all := []string{"bind", "rbind", "remount", "idmap", "ridmap", "tmpcopyup"}
 	for name := range attrs {
 		all = append(all, name, "r"+name)
 	}

@@ -1,7 +1,6 @@
 package container
 
 import (
-	"fmt"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -15,6 +14,9 @@ type mountOptions struct {
 	propagation      uint64 // MS_SHARED ..., 0: as the root's
 	propagationRec   bool
 	copyUp           bool     // tmpcopyup: the tmpfs begins with what it covers
+	remount          bool     // change what is mounted there
+	idmap            bool     // idmap, ridmap
+	idmapRec         bool     // ridmap: the mounts below as well
 	data             []string // key, key=value: parameters of the file system
 }
 
@@ -68,7 +70,7 @@ var ignored = map[string]bool{
 
 // parseOptions sorts the options of a mount. Which parameters a file system
 // takes is left to the kernel.
-func parseOptions(options []string) (*mountOptions, error) {
+func parseOptions(options []string) *mountOptions {
 	o := &mountOptions{}
 	for _, opt := range options {
 		recursive := strings.TrimPrefix(opt, "r")
@@ -79,8 +81,10 @@ func parseOptions(options []string) (*mountOptions, error) {
 			o.bind, o.recursive = true, true
 		case opt == "tmpcopyup":
 			o.copyUp = true
-		case opt == "idmap" || opt == "ridmap" || opt == "remount":
-			return nil, fmt.Errorf("mount option %q is not supported", opt)
+		case opt == "idmap" || opt == "ridmap":
+			o.idmap, o.idmapRec = true, opt == "ridmap"
+		case opt == "remount":
+			o.remount = true
 		case ignored[opt]:
 		case propagations[opt] != 0:
 			o.propagation, o.propagationRec = propagations[opt], false
@@ -98,7 +102,7 @@ func parseOptions(options []string) (*mountOptions, error) {
 			}
 		}
 	}
-	return o, nil
+	return o
 }
 
 // apply lets a later option win over an earlier one.

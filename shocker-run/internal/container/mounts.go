@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/cgroup/group"
+	"shocker.sh/lib/sys"
 )
 
 // attachment is one mount of the container, ready to be put into its place.
@@ -25,6 +26,11 @@ type attachment struct {
 	tree  *os.File // made by the parent, or nil
 	file  bool     // a single file
 	fs    fileSystem
+	// remount changes what an earlier mount has put there.
+	remount *mountOptions
+	// mapped tells that the tree gets the id mappings of the container's user
+	// namespace, once that is there.
+	mapped, mappedRec bool
 }
 
 // fileSystem is one that the child makes.
@@ -33,6 +39,7 @@ type fileSystem struct {
 	data         []string
 	set          uint64 // MOUNT_ATTR_
 	propagation  uint64
+	idmap        *os.File // a user namespace, or nil
 }
 
 // mounts plans the mounts of the record in their order. The caller closes the
@@ -46,23 +53,31 @@ type mounts struct {
 	ns      *namespaces
 	group   *group.Group // nil: the container has none
 	foreign bool         // the network namespace: see foreignNet
-	// host says what the parent can look at to know what a mount holds.
-	host     map[string]string // place -> directory of the host
-	terminal bool              // the program has one
-	dev      bool              // /dev is ours: see makeDev
+	onDisk  bool         // owners in the root count from 0: see openRoot
+	warn    func(error)
+
+	terminal bool // the program has one
+	dev      bool // /dev is ours: see makeDev
 }
 
 func (m *mounts) close() {
 	for _, a := range m.list {
-		if a.tree != nil {
-			a.tree.Close()
+		a.close()
+	}
+}
+
+func (a *attachment) close() error {
+	var errs []error
+	for _, f := range []*os.File{a.tree, a.fs.idmap} {
+		if f != nil {
+			errs = append(errs, f.Close())
 		}
 	}
+	return errors.Join(errs...)
 }
 
 // plan prepares everything that is mounted.
 func (m *mounts) plan(list []specs.Mount, devices []specs.LinuxDevice) error {
-	m.host = make(map[string]string)
 	haveDev := false
 	for _, mnt := range list {
 		if len(split(mnt.Destination)) == 0 {
@@ -85,60 +100,27 @@ func (m *mounts) plan(list []specs.Mount, devices []specs.LinuxDevice) error {
 	return nil
 }
 
-func (m *mounts) add(mnt specs.Mount, devices []specs.LinuxDevice) error {
-	o, err := parseOptions(mnt.Options)
-	if err != nil {
-		return err
-	}
-	if len(mnt.UIDMappings)+len(mnt.GIDMappings) > 0 {
-		return fmt.Errorf("%w: id-mapped mount", ErrUnsupported)
-	}
-	if o.copyUp {
-		return fmt.Errorf("%w: option tmpcopyup", ErrUnsupported)
-	}
+func (m *mounts) add(mnt specs.Mount, devices []specs.LinuxDevice) (err error) {
+	o := parseOptions(mnt.Options)
 	dev := path.Clean("/"+mnt.Destination) == "/dev"
 	a := &attachment{dest: mnt.Destination, kind: mnt.Type}
 	switch {
-	case o.bind || mnt.Type == "bind":
-		a.tree, a.file, err = m.bind(mnt.Source, o)
+	case o.remount:
+		a.remount = o
+	case isBind(mnt, o):
+		err = m.bind(a, mnt, o)
 	case mnt.Type == "tmpfs" && dev:
 		a.tree, err = makeDev(o, devices, m.maps, m.terminal)
 		m.dev = true
-	case mnt.Type == "cgroup" || mnt.Type == "cgroup2":
+	case mnt.Type == "cgroup" || mnt.Type == "cgroup2" && m.v2():
 		return m.cgroupMounts(mnt.Destination, o)
-	case mnt.Type == "sysfs" && m.foreign:
-		// Only the owner of the network namespace can make one (sysfs(5)).
-		a.tree, err = cloneTree("/sys", false, o.set|unix.MOUNT_ATTR_RDONLY, o.clear&^unix.MOUNT_ATTR_RDONLY)
-	case mnt.Type == "proc" && m.ns.own(unix.CLONE_NEWUSER) && !m.ns.own(unix.CLONE_NEWPID):
-		// Likewise with the pid namespace.
-		a.tree, err = cloneTree("/proc", false, o.set, o.clear)
-	case mnt.Type == "":
-		return fmt.Errorf("%w: it has no type", ErrInvalid)
 	default:
-		a.fs = fileSystem{mnt.Type, mnt.Source, o.data, o.set, o.propagation}
-		if a.fs.source == "" {
-			a.fs.source = "none"
-		}
+		err = m.fileSystem(a, mnt, o)
 	}
 	if err != nil {
-		return err
+		return errors.Join(err, a.close())
 	}
-	if err := m.append(a); err != nil {
-		return err
-	}
-	switch {
-	case o.bind || mnt.Type == "bind":
-		if !a.file {
-			m.host[a.place.String()] = m.abs(mnt.Source)
-		}
-	case mnt.Type == "proc":
-		m.host[a.place.String()] = "/proc"
-	case mnt.Type == "sysfs":
-		m.host[a.place.String()] = "/sys"
-	default:
-		m.host[a.place.String()] = ""
-	}
-	return nil
+	return m.append(a)
 }
 
 // append finds the place of a mount and puts it into the list.
@@ -151,7 +133,7 @@ func (m *mounts) append(a *attachment) error {
 	if len(p.elems) == 0 {
 		return fmt.Errorf("%w: it leads to the root", ErrInvalid)
 	}
-	if p.known == len(p.elems) && p.isDir == a.file {
+	if a.remount == nil && p.known == len(p.elems) && p.isDir == a.file {
 		if a.file {
 			return fmt.Errorf("a file cannot be mounted on a directory: %w", unix.EISDIR)
 		}
@@ -182,31 +164,6 @@ func (m *mounts) abs(source string) string {
 	return filepath.Join(m.bundle, source)
 }
 
-// bind copies a tree of the host.
-func (m *mounts) bind(source string, o *mountOptions) (_ *os.File, file bool, _ error) {
-	if source == "" {
-		return nil, false, fmt.Errorf("%w: a bind mount without a source", ErrInvalid)
-	}
-	if len(o.data) > 0 {
-		return nil, false, fmt.Errorf("%w: option %q of a bind mount", ErrInvalid, o.data[0])
-	}
-	tree, err := cloneTree(m.abs(source), o.recursive, o.set, o.clear)
-	if err != nil {
-		return nil, false, err
-	}
-	st, err := tree.Stat()
-	if err == nil && o.recSet|o.recClear != 0 {
-		err = setAttr(tree, true, &unix.MountAttr{Attr_set: o.recSet, Attr_clr: o.recClear})
-	}
-	if err == nil && o.propagation != 0 && o.propagation != unix.MS_PRIVATE {
-		err = setAttr(tree, o.propagationRec, &unix.MountAttr{Propagation: o.propagation})
-	}
-	if err != nil {
-		return nil, false, errors.Join(err, tree.Close())
-	}
-	return tree, !st.IsDir(), nil
-}
-
 // look finds out, as far as the parent can, what path will be in the
 // container: whether there is something, and whether it is a directory.
 func (m *mounts) look(p string) (exists, isDir bool, err error) {
@@ -217,24 +174,36 @@ func (m *mounts) look(p string) (exists, isDir bool, err error) {
 	if place.known == len(place.elems) && len(place.elems) > 0 {
 		return true, place.isDir, nil
 	}
-	name := place.String()
-	for i := len(m.list) - 1; i >= 0; i-- { // the topmost mount counts
-		on := m.list[i].place.String()
-		if !under(name, on) {
-			continue
-		}
-		dir := m.host[on]
-		if dir == "" {
-			return false, false, nil // it is new, and empty
-		}
-		st, err := os.Stat(dir + strings.TrimPrefix(name, on))
-		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
-			return false, false, nil
-		}
-		if err != nil {
-			return false, false, err
-		}
-		return true, st.IsDir(), nil
+	a := m.on(place.String())
+	if a == nil {
+		return false, false, nil
 	}
-	return false, false, nil
+	st, err := a.stat(strings.TrimPrefix(place.String(), a.place.String()))
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return false, false, nil
+	}
+	if err != nil {
+		return false, false, err
+	}
+	return true, st.IsDir(), nil
 }
+
+// stat tells what a mount will have at a path below it.
+func (a *attachment) stat(path string) (os.FileInfo, error) {
+	switch {
+	case a.tree != nil && path == "":
+		return a.tree.Stat()
+	case a.tree != nil:
+		f, err := sys.OpenBeneath(a.tree, "./"+path, unix.O_PATH, 0)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		return f.Stat()
+	case a.kind == "proc" || a.kind == "sysfs": // the host's has the same names
+		return os.Stat(kernelDirs[a.kind] + path)
+	}
+	return nil, os.ErrNotExist // it is new, and empty
+}
+
+var kernelDirs = map[string]string{"proc": "/proc", "sysfs": "/sys"}

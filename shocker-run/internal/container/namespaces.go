@@ -87,25 +87,25 @@ func (n *namespaces) joins(flag int) *os.File {
 // the host's.
 func (n *namespaces) own(flag int) bool { return n.create&flag != 0 || n.joins(flag) != nil }
 
-// foreignNet says whether the network namespace belongs to another user
+// foreign says whether the namespace of that kind belongs to another user
 // namespace than the container's: then the container's root has no power over
-// it, and neither can sysfs be mounted.
-func (n *namespaces) foreignNet() (bool, error) {
-	if !n.own(unix.CLONE_NEWUSER) || n.create&unix.CLONE_NEWNET != 0 {
+// it, and cannot mount the file system that shows it.
+func (n *namespaces) foreign(flag int) (bool, error) {
+	if !n.own(unix.CLONE_NEWUSER) || n.create&flag != 0 {
 		return false, nil
 	}
-	net, user := n.joins(unix.CLONE_NEWNET), n.joins(unix.CLONE_NEWUSER)
-	if net == nil || user == nil {
+	ns, user := n.joins(flag), n.joins(unix.CLONE_NEWUSER)
+	if ns == nil || user == nil {
 		return true, nil
 	}
-	fd, err := unix.IoctlRetInt(int(net.Fd()), unix.NS_GET_USERNS)
+	fd, err := unix.IoctlRetInt(int(ns.Fd()), unix.NS_GET_USERNS)
 	if errors.Is(err, unix.EPERM) {
 		return true, nil
 	}
 	if err != nil {
-		return false, &os.PathError{Op: "look up owner of", Path: net.Name(), Err: err}
+		return false, &os.PathError{Op: "look up owner of", Path: ns.Name(), Err: err}
 	}
-	owner := os.NewFile(uintptr(fd), net.Name())
+	owner := os.NewFile(uintptr(fd), ns.Name())
 	defer owner.Close()
 	same, err := sameNamespace(owner, user)
 	return !same, err

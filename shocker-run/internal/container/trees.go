@@ -57,10 +57,9 @@ func withLog(ctx int, err error) error {
 	return fmt.Errorf("%w (%s)", err, strings.TrimSpace(strings.TrimPrefix(string(buf[:n]), "e ")))
 }
 
-// cloneTree copies the mount at path, with all below it if recursive, as a
-// private tree that is not attached anywhere. pivot_root wants the root
-// private, and a clone of a shared mount would be shared.
-func cloneTree(path string, recursive bool, set, clear uint64) (*os.File, error) {
+// copyTree copies the mount at path, with all below it if recursive, as a tree
+// that is not attached anywhere. A copy of a shared mount is shared with it.
+func copyTree(path string, recursive bool) (*os.File, error) {
 	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)
 	if recursive {
 		flags |= unix.AT_RECURSIVE
@@ -73,7 +72,15 @@ func cloneTree(path string, recursive bool, set, clear uint64) (*os.File, error)
 	if err != nil {
 		return nil, &os.PathError{Op: "copy mount", Path: path, Err: err}
 	}
-	tree := os.NewFile(uintptr(fd), path)
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// cloneTree copies the mount at path as a private one.
+func cloneTree(path string, recursive bool, set, clear uint64) (*os.File, error) {
+	tree, err := copyTree(path, recursive)
+	if err != nil {
+		return nil, err
+	}
 	err = setAttr(tree, recursive, &unix.MountAttr{Propagation: unix.MS_PRIVATE})
 	if err == nil && set|clear != 0 {
 		err = setAttr(tree, false, &unix.MountAttr{Attr_set: set, Attr_clr: clear})

@@ -1,0 +1,120 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/spawn"
+)
+
+// isBind says whether a mount is one (config.md, "Mounts").
+func isBind(mnt specs.Mount, o *mountOptions) bool { return o.bind || mnt.Type == "bind" }
+
+// bind copies a tree of the host. As the parent does that, no flag of a mount
+// is locked, as it would be in a user namespace.
+func (m *mounts) bind(a *attachment, mnt specs.Mount, o *mountOptions) (err error) {
+	if mnt.Source == "" {
+		return fmt.Errorf("%w: a bind mount without a source", ErrInvalid)
+	}
+	if len(o.data) > 0 {
+		m.warn(fmt.Errorf("options %q mean nothing to the bind mount on %s", o.data, mnt.Destination))
+	}
+	if a.tree, err = copyTree(m.abs(mnt.Source), o.recursive); err != nil {
+		return err
+	}
+	st, err := a.tree.Stat()
+	if err != nil {
+		return err
+	}
+	a.file = !st.IsDir()
+	if err := m.propagate(a.tree, o); err != nil {
+		return err
+	}
+	if o.set|o.clear != 0 {
+		if err := setAttr(a.tree, false, &unix.MountAttr{Attr_set: o.set, Attr_clr: o.clear}); err != nil {
+			return err
+		}
+	}
+	if o.recSet|o.recClear != 0 {
+		if err := setAttr(a.tree, true, &unix.MountAttr{Attr_set: o.recSet, Attr_clr: o.recClear}); err != nil {
+			return err
+		}
+	}
+	return m.idmap(a, mnt, o)
+}
+
+// propagate sets how mounts spread between a tree and that of which it is a
+// copy. Without an option it gets those of the host and gives none, so that
+// what the host unmounts is not held by its containers.
+func (m *mounts) propagate(tree *os.File, o *mountOptions) error {
+	// A user namespace must not mount anything where the host would see it:
+	// what is shared there is so with other containers' alone.
+	if o.propagation != unix.MS_SHARED || m.ns.own(unix.CLONE_NEWUSER) {
+		if err := setAttr(tree, true, &unix.MountAttr{Propagation: unix.MS_SLAVE}); err != nil {
+			return err
+		}
+	}
+	if o.propagation == 0 || o.propagation == unix.MS_SLAVE {
+		return nil
+	}
+	return setAttr(tree, o.propagationRec, &unix.MountAttr{Propagation: o.propagation})
+}
+
+// idmap applies the id mappings of a mount: its own, or those of the container's
+// user namespace, as soon as that is there.
+func (m *mounts) idmap(a *attachment, mnt specs.Mount, o *mountOptions) error {
+	user, err := mountMappings(mnt, o)
+	if err != nil || user == nil && !o.idmap {
+		return err
+	}
+	if user == nil {
+		if !m.ns.own(unix.CLONE_NEWUSER) {
+			return fmt.Errorf("%w: option idmap without mappings, and without a user namespace that has some", ErrInvalid)
+		}
+		a.mapped, a.mappedRec = true, o.idmapRec
+		return nil
+	}
+	return errors.Join(mapIDs(a.tree, o.idmapRec, user), user.Close())
+}
+
+// mountMappings returns a user namespace with the id mappings of a mount, or
+// nil if it has none.
+func mountMappings(mnt specs.Mount, o *mountOptions) (*os.File, error) {
+	if len(mnt.UIDMappings) == 0 && len(mnt.GIDMappings) == 0 {
+		return nil, nil
+	}
+	if len(mnt.UIDMappings) == 0 || len(mnt.GIDMappings) == 0 {
+		return nil, fmt.Errorf("%w: uidMappings and gidMappings of a mount come together", ErrInvalid)
+	}
+	return spawn.UserNamespace(mnt.UIDMappings, mnt.GIDMappings)
+}
+
+// mapIDs id-maps a tree (mount_setattr(2), kernel 5.12).
+func mapIDs(tree *os.File, recursive bool, user *os.File) error {
+	err := setAttr(tree, recursive, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(user.Fd())})
+	if errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("%w: the file system cannot be id-mapped by this kernel", err)
+	}
+	return err
+}
+
+// mapTrees id-maps those trees that take the mappings of the container.
+func (m *mounts) mapTrees(pid int) error {
+	for _, a := range m.list {
+		if !a.mapped {
+			continue
+		}
+		user, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", pid))
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(mapIDs(a.tree, a.mappedRec, user), user.Close()); err != nil {
+			return fmt.Errorf("mount %s: %w", a.dest, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,365 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// hostDir is a directory of the host that the container's root may pass, with
+// a mount of its own below it.
+func hostDir(t *testing.T, root string) string {
+	t.Helper()
+	dir := filepath.Join(filepath.Dir(root), "host")
+	for _, d := range []string{dir, filepath.Join(dir, "sub")} {
+		if err := os.Mkdir(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mount(t, "tmpfs", filepath.Join(dir, "sub"), "tmpfs", 0)
+	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("from the host\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func mount(t *testing.T, source, target, kind string, flags uintptr) {
+	t.Helper()
+	if err := unix.Mount(source, target, kind, flags, ""); err != nil {
+		t.Fatal(err)
+	}
+	if flags&(unix.MS_SHARED|unix.MS_PRIVATE|unix.MS_REMOUNT) != 0 {
+		return
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(target, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Every option of a mount, as the container's own mountinfo shows it.
+func TestMountOptions(t *testing.T) {
+	root := busyboxRoot(t)
+	host := hostDir(t, root)
+	// The options and the optional fields of the mount on a path.
+	const show = `while read id up dev of on options rest; do case "$on" in /m*) rest=" $rest"; echo "$on $options ${rest%% - *}";; esac; done < /proc/self/mountinfo`
+	bind := func(options ...string) specs.Mount {
+		return specs.Mount{Destination: "/m", Source: host, Options: append([]string{"rbind"}, options...)}
+	}
+	tmpfs := func(options ...string) specs.Mount {
+		return specs.Mount{Destination: "/m", Type: "tmpfs", Source: "tmpfs", Options: options}
+	}
+	for _, test := range []struct {
+		mounts []specs.Mount
+		want   string
+	}{
+		{[]specs.Mount{bind()}, "/m rw\n/m/sub rw"},
+		{[]specs.Mount{bind("ro", "nosuid", "nodev", "noexec")}, "/m ro,nosuid,nodev,noexec\n/m/sub rw"},
+		{[]specs.Mount{bind("rro", "rnosuid")}, "/m ro,nosuid\n/m/sub ro,nosuid"},
+		{[]specs.Mount{bind("rro", "rw")}, "/m ro\n/m/sub ro"},
+		{[]specs.Mount{bind("rnodev", "rnoexec", "rnosymfollow")}, "/m rw,nodev,noexec,nosymfollow\n/m/sub rw,nodev,noexec,nosymfollow"},
+		{[]specs.Mount{bind("noatime", "nodiratime")}, "/m rw,noatime,nodiratime\n/m/sub rw"},
+		{[]specs.Mount{bind("rnoatime")}, "/m rw,noatime\n/m/sub rw,noatime"},
+		{[]specs.Mount{{Destination: "/m", Source: host, Options: []string{"bind"}}}, "/m rw"},
+		{[]specs.Mount{bind("rprivate")}, "/m rw\n/m/sub rw"},
+		{[]specs.Mount{bind("rshared")}, "/m rw shared\n/m/sub rw shared"},
+		{[]specs.Mount{bind("shared")}, "/m rw shared\n/m/sub rw"},
+		{[]specs.Mount{bind("runbindable")}, "/m rw unbindable\n/m/sub rw unbindable"},
+		{[]specs.Mount{tmpfs("ro", "nosuid", "size=64k")}, "/m ro,nosuid"},
+		{[]specs.Mount{tmpfs("rro", "shared")}, "/m ro shared"},
+		{[]specs.Mount{tmpfs("rw", "strictatime", "sync", "lazytime")}, "/m rw"},
+		{[]specs.Mount{tmpfs(), {Destination: "/m", Options: []string{"remount", "ro", "nosuid"}}}, "/m ro,nosuid"},
+		{[]specs.Mount{tmpfs("ro"), {Destination: "/m", Options: []string{"remount", "bind", "rw", "noexec"}}}, "/m rw,noexec"},
+		{[]specs.Mount{bind("ro"), {Destination: "m/deep/er", Type: "tmpfs"}}, ""},
+		{[]specs.Mount{{Destination: "m", Type: "tmpfs"}}, "/m rw"},
+	} {
+		for _, userns := range []bool{true, false} {
+			spec := config(root)
+			if !userns {
+				withoutUser(spec)
+			}
+			spec.Mounts = append(spec.Mounts, test.mounts...)
+			if test.want == "" {
+				// A place that has to be made on a read-only mount.
+				if _, err := run(t, spec, nil); err == nil {
+					t.Errorf("%+v: no error", test.mounts)
+				}
+				continue
+			}
+			got := sh(t, spec, show)
+			for _, word := range []string{"relatime"} {
+				got = strings.ReplaceAll(got, ","+word, "")
+			}
+			var lines []string
+			for line := range strings.SplitSeq(got, "\n") {
+				f := strings.Fields(line)
+				for i := range f {
+					if i > 1 { // shared:12
+						f[i], _, _ = strings.Cut(f[i], ":")
+					}
+				}
+				lines = append(lines, strings.Join(f, " "))
+			}
+			if got := strings.Join(lines, "\n"); got != test.want {
+				t.Errorf("userns %v, %+v:\n got %q\nwant %q", userns, test.mounts, got, test.want)
+			}
+		}
+	}
+}
+
+// What the host mounts later appears in a container that asks for it, and what
+// the container mounts appears on the host, unless it has a user namespace.
+func TestPropagation(t *testing.T) {
+	root := busyboxRoot(t)
+	host := filepath.Join(filepath.Dir(root), "host")
+	if err := os.Mkdir(host, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	mount(t, "tmpfs", host, "tmpfs", 0)
+	mount(t, "", host, "", unix.MS_SHARED)
+	for _, dir := range []string{"in", "out"} {
+		if err := os.Mkdir(filepath.Join(host, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, test := range []struct {
+		option        string
+		userns        bool
+		into, outward bool
+	}{
+		{"rprivate", false, false, false},
+		{"rslave", false, true, false},
+		{"bind", false, true, false}, // says nothing
+		{"rshared", false, true, true},
+		{"rshared", true, true, false},
+		{"rslave", true, true, false},
+	} {
+		spec := config(root)
+		if !test.userns {
+			withoutUser(spec)
+		}
+		all := append(spec.Process.Capabilities.Bounding, "CAP_SYS_ADMIN")
+		spec.Process.Capabilities = &specs.LinuxCapabilities{Bounding: all, Effective: all, Permitted: all}
+		spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/m", Source: host, Options: []string{"rbind", test.option}})
+		_, exec := started(t, spec, nil)
+		if err := unix.Mount("tmpfs", filepath.Join(host, "in"), "tmpfs", 0, ""); err != nil {
+			t.Fatal(err)
+		}
+		p := *spec.Process
+		p.Args = []string{"sh", "-c", "grep -c ' /m/in ' /proc/self/mountinfo; mount -t tmpfs tmpfs /m/out"}
+		out, err := exec(&p)
+		if err != nil || out != map[bool]string{true: "1", false: "0"}[test.into] {
+			t.Errorf("%+v: from the host: %q, %v", test, out, err)
+		}
+		info, err := os.ReadFile("/proc/self/mountinfo")
+		if got := strings.Contains(string(info), " "+host+"/out "); err != nil || got != test.outward {
+			t.Errorf("%+v: to the host: %v, %v", test, got, err)
+		}
+		for _, dir := range []string{"in", "out"} {
+			_ = unix.Unmount(filepath.Join(host, dir), unix.MNT_DETACH) // if it is there
+		}
+	}
+}
+
+func TestRootPropagation(t *testing.T) {
+	root := busyboxRoot(t)
+	for value, want := range map[string]string{
+		"": "", "private": "", "rprivate": "", "slave": "", "shared": "shared", "rshared": "shared", "unbindable": "unbindable",
+	} {
+		spec := config(root)
+		spec.Linux.RootfsPropagation = value
+		got := sh(t, spec, `while read id up dev of on options rest; do if test "$on" = /; then echo "${rest%%-*}"; fi; done < /proc/self/mountinfo`)
+		if got, _, _ = strings.Cut(strings.TrimSpace(got), ":"); got != want && !strings.HasPrefix(got, "master") {
+			t.Errorf("rootfsPropagation %q: %q; want %q", value, got, want)
+		}
+	}
+}
+
+func TestIDMappedMounts(t *testing.T) {
+	root := busyboxRoot(t)
+	host := hostDir(t, root)
+	if err := os.Chown(filepath.Join(host, "file"), 1000, 1001); err != nil {
+		t.Fatal(err)
+	}
+	ids := []specs.LinuxIDMapping{{ContainerID: 1000, HostID: firstID + 5, Size: 10}}
+	plain := []specs.LinuxIDMapping{{ContainerID: 1000, HostID: 2000, Size: 10}}
+	for _, test := range []struct {
+		name         string
+		userns       bool
+		mount        specs.Mount
+		file, submnt string
+	}{
+		{"the container's", true, specs.Mount{Options: []string{"rbind", "idmap"}}, "1000:1001", "65534:65534"},
+		{"the container's, recursive", true, specs.Mount{Options: []string{"rbind", "ridmap"}}, "1000:1001", "0:0"},
+		{"its own", true, specs.Mount{Options: []string{"bind", "idmap"}, UIDMappings: ids, GIDMappings: ids}, "5:6", ""},
+		{"its own, without the option", true, specs.Mount{Options: []string{"bind"}, UIDMappings: ids, GIDMappings: ids}, "5:6", ""},
+		{"without a user namespace", false, specs.Mount{Options: []string{"bind", "idmap"}, UIDMappings: plain, GIDMappings: plain}, "2000:2001", ""},
+		{"none", true, specs.Mount{Options: []string{"bind"}}, "65534:65534", ""},
+	} {
+		spec := config(root)
+		if !test.userns {
+			withoutUser(spec)
+		}
+		test.mount.Destination, test.mount.Source = "/m", host
+		spec.Mounts = append(spec.Mounts, test.mount)
+		if got := sh(t, spec, "stat -c %u:%g /m/file"); got != test.file {
+			t.Errorf("%s: %s; want %s", test.name, got, test.file)
+		}
+		if test.submnt == "" {
+			continue
+		}
+		if got := sh(t, spec, "stat -c %u:%g /m/sub"); got != test.submnt {
+			t.Errorf("%s: below it %s; want %s", test.name, got, test.submnt)
+		}
+	}
+	for name, m := range map[string]specs.Mount{
+		"no mappings at all": {Options: []string{"bind", "idmap"}},
+		"half of them":       {Options: []string{"bind", "idmap"}, UIDMappings: plain},
+	} {
+		spec := config(root, "true")
+		withoutUser(spec)
+		m.Destination, m.Source = "/m", host
+		spec.Mounts = append(spec.Mounts, m)
+		if _, err := run(t, spec, nil); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %v; want %v", name, err, ErrInvalid)
+		}
+	}
+}
+
+// A tmpfs has the mode of what it covers, and with tmpcopyup its content.
+func TestTmpfs(t *testing.T) {
+	root := busyboxRoot(t)
+	dir := filepath.Join(root, "data")
+	for _, d := range []string{dir, dir + "/sub"} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(unix.Chmod(dir, 0o1770), os.WriteFile(dir+"/sub/f", []byte("hello\n"), 0o640), os.Chown(dir+"/sub/f", 33, 44),
+		unix.Chmod(dir+"/sub/f", 0o4750), os.Symlink("sub/f", dir+"/link"), unix.Mkfifo(dir+"/pipe", 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	bound := filepath.Join(filepath.Dir(root), "bound")
+	if err := errors.Join(os.Mkdir(bound, 0o755), os.Mkdir(bound+"/in", 0o755), os.WriteFile(bound+"/in/g", []byte("bound\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	for _, userns := range []bool{true, false} {
+		spec := func(m ...specs.Mount) *specs.Spec {
+			s := config(root)
+			if !userns {
+				withoutUser(s)
+			}
+			s.Mounts = append(s.Mounts, m...)
+			return s
+		}
+		tmpfs := func(dest string, options ...string) specs.Mount {
+			return specs.Mount{Destination: dest, Type: "tmpfs", Source: "tmpfs", Options: options}
+		}
+		for _, test := range []struct {
+			spec         *specs.Spec
+			script, want string
+		}{
+			{spec(tmpfs("/data")), "stat -c %a /data; ls /data", "1770"},
+			{spec(tmpfs("/data", "mode=711")), "stat -c %a /data", "711"},
+			{spec(tmpfs(fmt.Sprint("/new-", userns))), fmt.Sprint("stat -c %a /new-", userns), "1777"},
+			{
+				spec(tmpfs("/data", "tmpcopyup", "size=1m")),
+				"stat -c %a:%u:%g /data /data/sub /data/sub/f; cat /data/link; test -p /data/pipe && touch /data/new && grep -c ' /data tmpfs' /proc/mounts",
+				"1770:0:0\n700:0:0\n4750:33:44\nhello\n1",
+			},
+			{spec(tmpfs("/data", "tmpcopyup", "ro")), "cat /data/sub/f; touch /data/x", "hello\ntouch: /data/x: Read-only file system"},
+			{
+				spec(specs.Mount{Destination: "/b", Source: bound, Options: []string{"bind"}}, tmpfs("/b/in", "tmpcopyup")),
+				"cat /b/in/g; stat -c %a /b/in", "bound\n755",
+			},
+		} {
+			if got := sh(t, test.spec, test.script); got != test.want {
+				t.Errorf("userns %v: %s\n got %q\nwant %q", userns, test.script, got, test.want)
+			}
+		}
+	}
+	if _, err := os.Stat(dir + "/new"); err == nil {
+		t.Error("what was written to the tmpfs is in the image")
+	}
+}
+
+// File systems of the host: a disk, and an overlay with more layers than one
+// parameter holds.
+func TestHostFileSystems(t *testing.T) {
+	root := busyboxRoot(t)
+	base := filepath.Dir(root)
+	image := filepath.Join(base, "disk")
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(image, 8<<20); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mkfs.ext4", "-q", "-F", image).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	loop, err := exec.Command("losetup", "--find", "--show", image).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	device := strings.TrimSpace(string(loop))
+	t.Cleanup(func() {
+		if out, err := exec.Command("losetup", "--detach", device).CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+	var layers []string
+	for i := range 12 {
+		layer := filepath.Join(base, fmt.Sprint("layer", i))
+		if err := errors.Join(os.Mkdir(layer, 0o755), os.WriteFile(filepath.Join(layer, fmt.Sprint("f", i)), nil, 0o644)); err != nil {
+			t.Fatal(err)
+		}
+		layers = append(layers, layer)
+	}
+	for _, userns := range []bool{true, false} {
+		spec := config(root)
+		if !userns {
+			withoutUser(spec)
+		}
+		spec.Mounts = append(spec.Mounts,
+			specs.Mount{Destination: "/disk", Type: "ext4", Source: device, Options: []string{"ro", "nosuid", "errors=continue"}},
+			specs.Mount{Destination: "/over", Type: "overlay", Source: "overlay", Options: []string{"ro", "lowerdir=" + strings.Join(layers, ":")}},
+			specs.Mount{Destination: "/few", Type: "overlay", Options: []string{"lowerdir=" + layers[0] + ":" + layers[1]}},
+		)
+		if got, want := sh(t, spec, "ls /disk; ls /over | wc -l; ls /few | wc -l; touch /over/x; grep -c ' /disk ext4 ro,nosuid' /proc/mounts"), "lost+found\n12\n2\n1\ntouch: /over/x: Read-only file system"; got != want {
+			t.Errorf("userns %v: %q; want %q", userns, got, want)
+		}
+	}
+	spec := config(root, "true")
+	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/disk", Type: "ext4", Source: device, Options: []string{"nosuch=1"}})
+	if _, err := run(t, spec, nil); err == nil || !strings.Contains(err.Error(), "nosuch") {
+		t.Errorf("an unknown option: %v; want an error that names it", err)
+	}
+}
+
+// A source counts from the bundle; an option that means nothing is a warning.
+func TestRelativeSource(t *testing.T) {
+	root := busyboxRoot(t)
+	bundle := filepath.Dir(root)
+	if err := os.WriteFile(filepath.Join(bundle, "f"), []byte("bundle\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	spec := config(root, "cat", "/etc/f")
+	spec.Root.Path = "rootfs"
+	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/etc/f", Source: "f", Options: []string{"bind", "mode=755"}})
+	var warnings []error
+	o, err := run(t, spec, func(o *Options) {
+		o.Bundle, o.Warn = bundle, func(err error) { warnings = append(warnings, err) }
+	})
+	if err != nil || o.out != "bundle\n" || len(warnings) != 1 {
+		t.Errorf("%q, %v, warnings %v; want one", o.out, err, warnings)
+	}
+}
