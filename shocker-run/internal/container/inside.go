@@ -119,7 +119,7 @@ func (c *Container) cloneHook(h specs.Hook, target *os.File, files []any, pivote
 		args = []string{h.Path}
 	}
 	b.Exec(h.Path, args, h.Env)
-	p, err := t.Start(spawn.Options{})
+	p, err := t.Start(spawn.Options{Shed: true}) // as in cloneExec
 	if err != nil {
 		t.Close()
 	}
