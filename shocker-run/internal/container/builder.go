@@ -102,6 +102,7 @@ func (b *builder) mounts(m *mounts) (proc, pts any) {
 		}
 		b.attach("mount on "+a.dest, tree, b.inRoot(a.place.String(), unix.O_PATH))
 	}
+	b.looseNodes(m)
 	return proc, pts
 }
 

@@ -70,6 +70,9 @@ func checkLinux(linux *specs.Linux) error {
 			return fmt.Errorf("%w: masked or read-only path %q: want an absolute path", ErrInvalid, p)
 		}
 	}
+	if _, err := parseDevices(linux.Devices); err != nil {
+		return err
+	}
 	if linux.Personality != nil {
 		if _, err := parsePersonality(linux.Personality); err != nil {
 			return err

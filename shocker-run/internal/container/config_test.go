@@ -210,7 +210,7 @@ func TestRefused(t *testing.T) {
 		"propagation":          func(s *specs.Spec) { s.Linux.RootfsPropagation = "everywhere" },
 		"apparmor":             func(s *specs.Spec) { s.Process.ApparmorProfile = "x" },
 		"user without mapping": func(s *specs.Spec) { s.Process.User.UID = 70000 },
-		"device":               func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/etc/x", Type: "c"}} },
+		"device":               func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/etc/x", Type: "x"}} },
 	} {
 		spec := config(root, "true")
 		change(spec)

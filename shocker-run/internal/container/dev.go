@@ -14,7 +14,7 @@ import (
 
 // node is a device of the minimal /dev.
 type node struct {
-	name         string // below /dev
+	path         string // in the container
 	kind         uint32 // S_IFCHR, S_IFBLK, S_IFIFO, S_IFREG
 	major, minor uint32
 	mode         uint32
@@ -24,16 +24,16 @@ type node struct {
 // defaultNodes are there whatever the record says (OCI runtime-spec,
 // config-linux.md, "Default Devices").
 var defaultNodes = []node{
-	{name: "null", kind: unix.S_IFCHR, major: 1, minor: 3, mode: 0o666},
-	{name: "zero", kind: unix.S_IFCHR, major: 1, minor: 5, mode: 0o666},
-	{name: "full", kind: unix.S_IFCHR, major: 1, minor: 7, mode: 0o666},
-	{name: "random", kind: unix.S_IFCHR, major: 1, minor: 8, mode: 0o666},
-	{name: "urandom", kind: unix.S_IFCHR, major: 1, minor: 9, mode: 0o666},
-	{name: "tty", kind: unix.S_IFCHR, major: 5, minor: 0, mode: 0o666},
+	{path: "/dev/null", kind: unix.S_IFCHR, major: 1, minor: 3, mode: 0o666},
+	{path: "/dev/zero", kind: unix.S_IFCHR, major: 1, minor: 5, mode: 0o666},
+	{path: "/dev/full", kind: unix.S_IFCHR, major: 1, minor: 7, mode: 0o666},
+	{path: "/dev/random", kind: unix.S_IFCHR, major: 1, minor: 8, mode: 0o666},
+	{path: "/dev/urandom", kind: unix.S_IFCHR, major: 1, minor: 9, mode: 0o666},
+	{path: "/dev/tty", kind: unix.S_IFCHR, major: 5, minor: 0, mode: 0o666},
 }
 
 // console is where the slave of the program's terminal is mounted.
-var console = node{name: "console", kind: unix.S_IFREG, mode: 0o620}
+var console = node{path: "/dev/console", kind: unix.S_IFREG, mode: 0o620}
 
 var devLinks = [][2]string{
 	{"fd", "/proc/self/fd"},
@@ -44,11 +44,11 @@ var devLinks = [][2]string{
 }
 
 // makeDev makes the container's /dev: a tmpfs, not attached anywhere yet, with
-// the default devices and those of the record. It is made by the parent, in
+// those of the nodes that are below it. It is made by the parent, in
 // the initial user namespace, since device nodes of a tmpfs that belongs to
 // another one cannot be opened. Its files belong to the container's root; they
 // are given to it by chown, as tmpfs takes no id map before kernel 6.3.
-func makeDev(o *mountOptions, devices []specs.LinuxDevice, m idMaps, terminal bool) (_ *os.File, retErr error) {
+func makeDev(o *mountOptions, nodes []node, m idMaps, terminal bool) (_ *os.File, retErr error) {
 	dev, err := newMount("tmpfs", "tmpfs", o.data, o.set)
 	if err != nil {
 		return nil, fmt.Errorf("make /dev: %w", err)
@@ -59,16 +59,8 @@ func makeDev(o *mountOptions, devices []specs.LinuxDevice, m idMaps, terminal bo
 			dev.Close()
 		}
 	}()
-	nodes := defaultNodes
 	if terminal {
-		nodes = append(nodes[:len(nodes):len(nodes)], console)
-	}
-	for _, d := range devices {
-		n, err := parseDevice(d)
-		if err != nil {
-			return nil, err
-		}
-		nodes = append(nodes[:len(nodes):len(nodes)], n)
+		nodes = append([]node{console}, nodes...)
 	}
 	fd := int(dev.Fd())
 	uid, gid, err := m.host(0, 0)
@@ -79,8 +71,12 @@ func makeDev(o *mountOptions, devices []specs.LinuxDevice, m idMaps, terminal bo
 		return nil, os.NewSyscallError("chown", err)
 	}
 	for _, n := range nodes {
-		if err := makeNode(fd, n, m); err != nil {
-			return nil, fmt.Errorf("device %s: %w", n.name, err)
+		name, ok := strings.CutPrefix(n.path, "/dev/")
+		if !ok {
+			continue
+		}
+		if err := makeNode(fd, name, n, m); err != nil {
+			return nil, fmt.Errorf("device %s: %w", n.path, err)
 		}
 	}
 	for _, l := range devLinks {
@@ -96,12 +92,12 @@ func makeDev(o *mountOptions, devices []specs.LinuxDevice, m idMaps, terminal bo
 
 // makeNode makes one node; nobody else can see the tmpfs yet, so there is no
 // link in it that could be followed. A later device replaces an earlier one.
-func makeNode(dev int, n node, m idMaps) error {
+func makeNode(dev int, name string, n node, m idMaps) error {
 	uid, gid, err := m.host(0, 0)
 	if err != nil {
 		return err
 	}
-	for dir := range parents(n.name) {
+	for dir := range parents(name) {
 		err := unix.Mkdirat(dev, dir, 0o755)
 		if errors.Is(err, fs.ErrExist) {
 			continue
@@ -114,10 +110,10 @@ func makeNode(dev int, n node, m idMaps) error {
 		}
 	}
 	rdev := int(unix.Mkdev(n.major, n.minor))
-	err = unix.Mknodat(dev, n.name, n.kind|n.mode, rdev)
+	err = unix.Mknodat(dev, name, n.kind|n.mode, rdev)
 	if errors.Is(err, fs.ErrExist) {
-		if err = unix.Unlinkat(dev, n.name, 0); err == nil {
-			err = unix.Mknodat(dev, n.name, n.kind|n.mode, rdev)
+		if err = unix.Unlinkat(dev, name, 0); err == nil {
+			err = unix.Mknodat(dev, name, n.kind|n.mode, rdev)
 		}
 	}
 	if err != nil {
@@ -126,10 +122,10 @@ func makeNode(dev int, n node, m idMaps) error {
 	if uid, gid, err = m.host(n.uid, n.gid); err != nil {
 		return err
 	}
-	if err := unix.Fchownat(dev, n.name, uid, gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := unix.Fchownat(dev, name, uid, gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
-	return unix.Fchmodat(dev, n.name, n.mode, 0) // mknod heeds the umask
+	return unix.Fchmodat(dev, name, n.mode, 0) // mknod heeds the umask
 }
 
 // parents yields the directories above a relative path, the topmost first.
@@ -143,13 +139,24 @@ func parents(name string) func(func(string) bool) {
 	}
 }
 
-func parseDevice(d specs.LinuxDevice) (node, error) {
-	p := path.Clean("/" + d.Path)
-	name, ok := strings.CutPrefix(p, "/dev/")
-	if !ok {
-		return node{}, fmt.Errorf("%w: device %s is not below /dev", ErrUnsupported, d.Path)
+// parseDevices reads linux.devices, after the default ones.
+func parseDevices(devices []specs.LinuxDevice) ([]node, error) {
+	nodes := defaultNodes[:len(defaultNodes):len(defaultNodes)]
+	for _, d := range devices {
+		n, err := parseDevice(d)
+		if err != nil {
+			return nil, err
+		}
+		nodes = append(nodes, n)
 	}
-	n := node{name: name, major: uint32(d.Major), minor: uint32(d.Minor), mode: 0o666}
+	return nodes, nil
+}
+
+func parseDevice(d specs.LinuxDevice) (node, error) {
+	if !path.IsAbs(d.Path) || path.Clean(d.Path) == "/" || strings.ContainsRune(d.Path, 0) {
+		return node{}, fmt.Errorf("%w: device %q: want an absolute path", ErrInvalid, d.Path)
+	}
+	n := node{path: path.Clean(d.Path), mode: 0o666}
 	switch d.Type {
 	case "c", "u":
 		n.kind = unix.S_IFCHR
@@ -159,6 +166,12 @@ func parseDevice(d specs.LinuxDevice) (node, error) {
 		n.kind = unix.S_IFIFO
 	default:
 		return node{}, fmt.Errorf("%w: device %s is of type %q", ErrInvalid, d.Path, d.Type)
+	}
+	if n.kind != unix.S_IFIFO {
+		if d.Major < 0 || d.Minor < 0 || d.Major > maxMajor || d.Minor > maxMinor {
+			return node{}, fmt.Errorf("%w: device %s has number %d:%d", ErrInvalid, d.Path, d.Major, d.Minor)
+		}
+		n.major, n.minor = uint32(d.Major), uint32(d.Minor)
 	}
 	if d.FileMode != nil {
 		n.mode = uint32(*d.FileMode) & 0o7777
@@ -171,3 +184,9 @@ func parseDevice(d specs.LinuxDevice) (node, error) {
 	}
 	return n, nil
 }
+
+// What the kernel has for the number of a device.
+const (
+	maxMajor = 1<<12 - 1
+	maxMinor = 1<<20 - 1
+)

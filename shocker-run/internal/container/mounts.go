@@ -58,6 +58,9 @@ type mounts struct {
 
 	terminal bool // the program has one
 	dev      bool // /dev is ours: see makeDev
+	hostDev  bool // something is mounted on /dev
+	nodes    []loose
+	console  *place // of the terminal, if there is one
 }
 
 func (m *mounts) close() {
@@ -78,39 +81,35 @@ func (a *attachment) close() error {
 
 // plan prepares everything that is mounted.
 func (m *mounts) plan(list []specs.Mount, devices []specs.LinuxDevice) error {
-	haveDev := false
+	nodes, err := parseDevices(devices)
+	if err != nil {
+		return err
+	}
 	for _, mnt := range list {
 		if len(split(mnt.Destination)) == 0 {
 			return fmt.Errorf("%w: mount on %q", ErrInvalid, mnt.Destination)
 		}
-		haveDev = haveDev || path.Clean("/"+mnt.Destination) == "/dev"
-	}
-	if !haveDev {
-		// The default devices are there whatever the record says, and never
-		// written into the image.
-		list = append([]specs.Mount{{
-			Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "mode=755", "size=65536k"},
-		}}, list...)
 	}
 	for _, mnt := range list {
-		if err := m.add(mnt, devices); err != nil {
+		if err := m.add(mnt, nodes); err != nil {
 			return fmt.Errorf("mount %s: %w", mnt.Destination, err)
 		}
 	}
-	return nil
+	return m.planNodes(nodes)
 }
 
-func (m *mounts) add(mnt specs.Mount, devices []specs.LinuxDevice) (err error) {
+func (m *mounts) add(mnt specs.Mount, nodes []node) (err error) {
 	o := parseOptions(mnt.Options)
 	dev := path.Clean("/"+mnt.Destination) == "/dev"
 	a := &attachment{dest: mnt.Destination, kind: mnt.Type}
+	m.hostDev = m.hostDev || dev && !o.remount
 	switch {
 	case o.remount:
 		a.remount = o
 	case isBind(mnt, o):
 		err = m.bind(a, mnt, o)
 	case mnt.Type == "tmpfs" && dev:
-		a.tree, err = makeDev(o, devices, m.maps, m.terminal)
+		a.tree, err = makeDev(o, nodes, m.maps, m.terminal)
 		m.dev = true
 	case mnt.Type == "cgroup" || mnt.Type == "cgroup2" && m.v2():
 		return m.cgroupMounts(mnt.Destination, o)

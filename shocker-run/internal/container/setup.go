@@ -213,10 +213,7 @@ func (c *Container) connect(b *builder, pts any) {
 	}
 	master, slave := b.terminal(pts, p)
 	c.master = master
-	if c.setup.m.dev {
-		console := b.Call("copy the terminal's mount", unix.SYS_OPEN_TREE, slave, "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-		b.attach("mount the terminal on /dev/console", console, b.inRoot("dev/console", unix.O_PATH))
-	}
+	b.attachConsole(c.setup.m.console, slave)
 	c.handOver(b, slave)
 }
 
