@@ -56,10 +56,8 @@ func checkLinux(linux *specs.Linux) error {
 		return fmt.Errorf("%w: linux.mountLabel %q", ErrUnsupported, linux.MountLabel)
 	case linux.IntelRdt != nil:
 		return fmt.Errorf("%w: linux.intelRdt", ErrUnsupported)
-	case len(linux.NetDevices) > 0:
-		return fmt.Errorf("%w: linux.netDevices", ErrUnsupported)
 	}
-	if err := checkNamespaces(linux); err != nil {
+	if err := errors.Join(checkNamespaces(linux), checkNetDevices(linux)); err != nil {
 		return err
 	}
 	if _, ok := rootPropagation[linux.RootfsPropagation]; !ok {

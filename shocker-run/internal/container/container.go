@@ -109,8 +109,9 @@ type Container struct {
 	proc   *spawn.Process
 	setup  *setup
 	master *spawn.Step
-	found  []*lookup // with HoldIn
-	home   spawn.Ref // of HOME in the environment, 0 if it is known
+	found  []*lookup   // with HoldIn
+	net    *spawn.Step // see netSocket
+	home   spawn.Ref   // of HOME in the environment, 0 if it is known
 	ended  bool
 	// Console is the terminal's master, with process.terminal; the caller
 	// closes it.
@@ -333,6 +334,9 @@ func (c *Container) furnish() error {
 		}
 	}
 	if err := s.m.mapTrees(pid); err != nil {
+		return err
+	}
+	if err := c.moveDevices(pid); err != nil {
 		return err
 	}
 	if err := c.joinGroup(pid, 0); err != nil {

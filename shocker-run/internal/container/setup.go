@@ -32,6 +32,9 @@ func (c *Container) clone() error {
 		first.Flags = 0
 	}
 	b.Call("make namespaces", unix.SYS_UNSHARE, s.ns.create&(unix.CLONE_NEWNS|unix.CLONE_NEWUTS|unix.CLONE_NEWNET|unix.CLONE_NEWTIME))
+	if s.ns.create&unix.CLONE_NEWNET != 0 {
+		c.netSocket(b)
+	}
 	var later *spawn.Step
 	if s.ns.create&unix.CLONE_NEWTIME != 0 {
 		later = b.newTime()
@@ -63,6 +66,9 @@ func (c *Container) join(b *builder) error {
 		if j.flag != unix.CLONE_NEWUSER && j.flag != unix.CLONE_NEWNS {
 			b.join(j.file, j.flag)
 		}
+	}
+	if ns.joins(unix.CLONE_NEWNET) != nil {
+		c.netSocket(b)
 	}
 	if c.setup.m.foreign && ns.joins(unix.CLONE_NEWNET) != nil {
 		// /proc/sys/net shows the namespace of the process that looks.
