@@ -15,7 +15,8 @@ import (
 // calls that the process will make; what they return is known only there.
 type builder struct {
 	*spawn.Table
-	root any // descriptor of the container's root: a file, or a step
+	root any      // descriptor of the container's root: a file, or a step
+	proc *os.File // see hostProc
 	own  []*os.File
 }
 

@@ -52,8 +52,6 @@ func checkLinux(linux *specs.Linux) error {
 	switch {
 	case linux.Seccomp != nil:
 		return fmt.Errorf("%w: linux.seccomp", ErrUnsupported)
-	case linux.MountLabel != "":
-		return fmt.Errorf("%w: linux.mountLabel %q", ErrUnsupported, linux.MountLabel)
 	case linux.IntelRdt != nil:
 		return fmt.Errorf("%w: linux.intelRdt", ErrUnsupported)
 	}
@@ -127,10 +125,8 @@ func checkProcess(p *specs.Process) error {
 		return fmt.Errorf("%w: process.args names no program", ErrInvalid)
 	case !strings.HasPrefix(p.Cwd, "/"):
 		return fmt.Errorf("%w: process.cwd %q: want an absolute path", ErrInvalid, p.Cwd)
-	case p.ApparmorProfile != "" && !exists("/sys/kernel/security/apparmor"):
-		return fmt.Errorf("%w: AppArmor profile %q: this kernel has no AppArmor", ErrUnsupported, p.ApparmorProfile)
-	case p.ApparmorProfile != "" || p.SelinuxLabel != "":
-		return fmt.Errorf("%w: AppArmor profile or SELinux label", ErrUnsupported)
+	case strings.ContainsRune(p.ApparmorProfile+p.SelinuxLabel, 0):
+		return fmt.Errorf("%w: a NUL byte in an AppArmor profile or SELinux label", ErrInvalid)
 	}
 	for _, e := range p.Env {
 		if name, _, ok := strings.Cut(e, "="); !ok || name == "" {

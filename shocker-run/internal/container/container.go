@@ -237,6 +237,9 @@ func Reopen(spec *specs.Spec, o Options, identity spawn.Identity, pidfd *os.File
 // prepare does what needs no process yet.
 func (c *Container) prepare() (err error) {
 	s, linux := c.setup, c.spec.Linux
+	if err := checkLabels(linux, c.spec.Process); err != nil {
+		return err
+	}
 	if s.ns, err = openNamespaces(linux.Namespaces); err != nil {
 		return err
 	}
@@ -266,7 +269,7 @@ func (c *Container) prepare() (err error) {
 	}
 	s.m = &mounts{
 		root: s.root, bundle: c.o.Bundle, maps: s.maps, ns: s.ns, group: c.o.Group,
-		foreign: foreign, onDisk: s.idmp, terminal: c.spec.Process.Terminal, warn: c.warn,
+		foreign: foreign, onDisk: s.idmp, terminal: c.spec.Process.Terminal, warn: c.warn, label: linux.MountLabel,
 	}
 	if err := s.m.plan(c.spec.Mounts, linux.Devices); err != nil {
 		return err

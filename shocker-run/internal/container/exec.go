@@ -105,6 +105,9 @@ func (c *Container) attachExec(init int, affinity *specs.CPUAffinity) error {
 // cloneExec writes the steps of the process and starts it.
 func (c *Container) cloneExec(pid int, target *os.File) (err error) {
 	s, p := c.setup, c.spec.Process
+	if err := checkLabels(c.spec.Linux, p); err != nil {
+		return err
+	}
 	joins, err := otherNamespaces(pid)
 	if err != nil {
 		return err

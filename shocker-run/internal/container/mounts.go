@@ -55,6 +55,7 @@ type mounts struct {
 	foreign bool         // the network namespace: see foreignNet
 	onDisk  bool         // owners in the root count from 0: see openRoot
 	warn    func(error)
+	label   string // SELinux
 
 	terminal bool // the program has one
 	dev      bool // /dev is ours: see makeDev
@@ -109,6 +110,7 @@ func (m *mounts) add(mnt specs.Mount, nodes []node) (err error) {
 	case isBind(mnt, o):
 		err = m.bind(a, mnt, o)
 	case mnt.Type == "tmpfs" && dev:
+		o.data = withMountLabel(mnt.Type, o.data, m.label)
 		a.tree, err = makeDev(o, nodes, m.maps, m.terminal)
 		m.dev = true
 	case mnt.Type == "cgroup" || mnt.Type == "cgroup2" && m.v2():

@@ -20,6 +20,7 @@ func (c *Container) clone() error {
 		return err
 	}
 	t := b.Table
+	defer b.close()
 	b.root = s.tree
 	const born = unix.CLONE_NEWUSER | unix.CLONE_NEWPID
 	first := spawn.Options{Flags: uint64(s.ns.create & born)}
@@ -145,6 +146,11 @@ func (c *Container) steps(b *builder) error {
 		return err
 	}
 	b.Call("make a session", unix.SYS_SETSID)
+	if label := p.SelinuxLabel; label != "" && !c.o.NoKeyring {
+		if err := b.label("SELinux label of keys "+label, selinuxKeyCreate, label); err != nil {
+			return err
+		}
+	}
 	if !c.o.NoKeyring {
 		b.Call("make a keyring", unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, "_ses."+c.o.ID).Ignore(unix.ENOSYS)
 	}
@@ -157,6 +163,9 @@ func (c *Container) steps(b *builder) error {
 // container learns of it.
 func (c *Container) finish(b *builder) error {
 	p := c.spec.Process
+	if err := b.labels(p); err != nil {
+		return err
+	}
 	c.descriptors(b)
 	b.changeDir(p.Cwd)
 	if err := b.traits(c.spec.Linux); err != nil {
