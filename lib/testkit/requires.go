@@ -18,7 +18,7 @@ import (
 // Names are root, btrfs (mkfs.btrfs, loop devices and the file system),
 // overlay, cgroup-v1, cgroup-v2, busybox (a static one), debian (the cached
 // root file system) and programs: ip, nft, iptables, jq, runc, crun, skopeo,
-// umoci, docker-registry, slirp4netns, git.
+// umoci, docker-registry, slirp4netns, git, systemd.
 func Requires(t testing.TB, names ...string) {
 	t.Helper()
 	for _, name := range names {
@@ -51,6 +51,7 @@ var requirements = map[string]func() error{
 	"docker-registry": program("docker-registry"),
 	"slirp4netns":     program("slirp4netns"),
 	"git":             program("git"),
+	"systemd":         program("/lib/systemd/systemd"),
 }
 
 func root() error {

@@ -102,6 +102,21 @@ type Filter struct {
 	except map[device]access
 }
 
+// Exception is one from what a filter says of all devices; -1 stands for "*".
+type Exception struct {
+	Kind         byte // 'b' or 'c'
+	Major, Minor int64
+	Access       string // of r, w and m
+}
+
+// Rules say whether devices are allowed, and the exceptions from that.
+func (f *Filter) Rules() (allow bool, except []Exception) {
+	for _, d := range sorted(f.except) {
+		except = append(except, Exception{d.kind, d.major, d.minor, f.except[d].String()})
+	}
+	return f.allow, except
+}
+
 // New makes a filter of rules, each of which changes what those before it
 // said. Without any, everything is denied.
 func New(rules []specs.LinuxDeviceCgroup) (*Filter, error) {

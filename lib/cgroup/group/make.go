@@ -73,6 +73,58 @@ func (g *Group) Make(log *undo.Log, adopt bool, want Controllers) (_ func() erro
 	return unmake, nil
 }
 
+// MakeWith is Make, with adopt, for a tree that somebody else manages: start has
+// the manager make the group and put a process into it, in the hierarchies that
+// it knows; here it is made in the others.
+func (g *Group) MakeWith(log *undo.Log, want Controllers, start func() error) (_ func() error, retErr error) {
+	missing, err := g.Missing()
+	if err != nil {
+		return nil, err
+	}
+	if err := g.idle(); err != nil {
+		return nil, err
+	}
+	entry := &undo.Entry{Stage: Stage, Class: undo.Rm, Op: undo.OpCgroup}
+	for _, dir := range missing {
+		entry.Dirs = append(entry.Dirs, undo.Dir{Path: dir})
+	}
+	if err := log.Push(entry); err != nil {
+		return nil, err
+	}
+	unmake := func() error { return log.Undo(entry) }
+	defer func() {
+		if retErr != nil {
+			// Whatever came into being at a path that was free is ours.
+			retErr = errors.Join(retErr, identify(entry), unmake())
+		}
+	}()
+	if err := start(); err != nil {
+		return nil, err
+	}
+	m := maker{want: want}
+	for _, h := range g.Hierarchies {
+		if err := m.make(h, g.path(h)); err != nil {
+			return nil, err
+		}
+	}
+	if err := identify(entry); err != nil {
+		return nil, err
+	}
+	return unmake, log.Update(entry)
+}
+
+// identify adds the inodes to an entry.
+func identify(e *undo.Entry) error {
+	for i := range e.Dirs {
+		ino, err := inode(e.Dirs[i].Path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		e.Dirs[i].Ino = ino
+	}
+	return nil
+}
+
 // idle refuses a group that somebody uses, in words that users of runc know.
 func (g *Group) idle() error {
 	populated, err := g.Populated()

@@ -15,8 +15,9 @@ import (
 )
 
 // Update applies the plan to a group in use. What the plan does not name stays
-// as it is, and if the kernel refuses a part of it, so does the rest.
-func (p *Plan) Update() (retErr error) {
+// as it is, and if the kernel refuses a part of it, or one of the steps that
+// are then taken fails, so does the rest.
+func (p *Plan) Update(then ...func() error) error {
 	if err := p.group.Enable(p.Controllers()); err != nil {
 		return err
 	}
@@ -24,7 +25,13 @@ func (p *Plan) Update() (retErr error) {
 	if err != nil {
 		return err
 	}
-	if err := p.Apply(); err != nil {
+	err = p.Apply()
+	for _, step := range then {
+		if err == nil {
+			err = step()
+		}
+	}
+	if err != nil {
 		return errors.Join(err, restore(before))
 	}
 	return nil

@@ -22,7 +22,7 @@ func cpuset(r *specs.LinuxResources) ([]value, error) {
 		if f.list == "" {
 			continue
 		}
-		if _, ok := numbers(f.list); !ok {
+		if _, ok := Numbers(f.list); !ok {
 			return nil, fmt.Errorf("%w: linux.resources.cpu.%s: %q is no list such as 0-2,4", ErrInvalid, f.key, f.list)
 		}
 		values = append(values, value{file: f.file, text: f.list, same: sameCPUs})
@@ -75,7 +75,7 @@ func cpu2(r *specs.LinuxResources) ([]value, error) {
 	}
 	var values []value
 	if c.Shares != nil && *c.Shares != 0 {
-		values = append(values, value{file: "cpu.weight", text: utoa(weight(*c.Shares))})
+		values = append(values, value{file: "cpu.weight", text: utoa(Weight(*c.Shares))})
 	}
 	values = append(values, cpuMax(c)...)
 	if c.Burst != nil {
@@ -119,10 +119,10 @@ func cpuMax(c *specs.LinuxCPU) []value {
 	return []value{v}
 }
 
-// weight converts cpu.shares (2 to 262144, 1024 by default) to cpu.weight (1
+// Weight converts cpu.shares (2 to 262144, 1024 by default) to cpu.weight (1
 // to 10000, 100 by default). The curve goes through all three pairs; runc 1.3.2
 // and crun 1.23 have the same.
-func weight(shares uint64) uint64 {
+func Weight(shares uint64) uint64 {
 	switch {
 	case shares <= 2:
 		return 1

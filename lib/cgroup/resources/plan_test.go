@@ -154,8 +154,8 @@ func TestWeight(t *testing.T) {
 	for shares, want := range map[uint64]uint64{
 		1: 1, 2: 1, 3: 2, 1024: 100, 262143: 10000, 262144: 10000, 1 << 40: 10000,
 	} {
-		if got := weight(shares); got != want {
-			t.Errorf("weight(%d) = %d; want %d", shares, got, want)
+		if got := Weight(shares); got != want {
+			t.Errorf("Weight(%d) = %d; want %d", shares, got, want)
 		}
 	}
 }

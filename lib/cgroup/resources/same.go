@@ -28,15 +28,17 @@ func bytesOf(s string) (int64, error) {
 
 // sameCPUs compares lists of processors or nodes: 0,1,2 is 0-2.
 func sameCPUs(have, text string) bool {
-	h, ok1 := numbers(have)
-	t, ok2 := numbers(text)
+	h, ok1 := Numbers(have)
+	t, ok2 := Numbers(text)
 	return ok1 && ok2 && slices.Equal(h, t)
 }
 
 // maxNumber bounds the processors that a list may name.
 const maxNumber = 1 << 16
 
-func numbers(list string) ([]int, bool) {
+// Numbers reads a list of processors or memory nodes such as 0-2,4; it is not ok
+// if it is none.
+func Numbers(list string) ([]int, bool) {
 	var all []int
 	for part := range strings.SplitSeq(strings.TrimSpace(list), ",") {
 		if part = strings.TrimSpace(part); part == "" {
