@@ -288,6 +288,13 @@ func TestJoin(t *testing.T) {
 	if err := g.Join(pid, Joining{Init: os.Getpid()}); !errors.Is(err, unix.EBUSY) {
 		t.Errorf("Join after a process that is elsewhere: %v; want EBUSY", err)
 	}
+	s, err := g.Save() // as exec finds it
+	if err == nil {
+		g, err = Load(s)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := g.Join(pid, Joining{Init: init}); err != nil || where(pid) != where(init) {
 		t.Errorf("Join after the first process: %v, %s; want %s", err, where(pid), where(init))
 	}

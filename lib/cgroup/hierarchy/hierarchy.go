@@ -29,8 +29,9 @@ type Hierarchy struct {
 	Controllers []string `json:"controllers"`
 	// Base is the cgroup from which paths count, below Mount; "" is Mount.
 	Base string `json:"base,omitempty"`
-
-	root string // the cgroup that is seen at Mount: "/", but for bind mounts
+	// Root is the cgroup that is seen at Mount: "/", but in a container
+	// without a cgroup namespace.
+	Root string `json:"root"`
 }
 
 // Has says whether the hierarchy has a controller.
@@ -88,13 +89,13 @@ func parse(mountinfo, root string) ([]Hierarchy, error) {
 		devices = append(devices, device)
 		switch f[0] {
 		case "cgroup":
-			found = append(found, Hierarchy{Mount: at, Version: 1, Controllers: options(f[2]), root: m[3]})
+			found = append(found, Hierarchy{Mount: at, Version: 1, Controllers: options(f[2]), Root: m[3]})
 		case "cgroup2":
 			h, err := unified(at)
 			if err != nil {
 				return nil, err
 			}
-			h.root = m[3]
+			h.Root = m[3]
 			found = append(found, h)
 		}
 	}
@@ -103,7 +104,7 @@ func parse(mountinfo, root string) ([]Hierarchy, error) {
 
 func unified(mount string) (Hierarchy, error) {
 	data, err := os.ReadFile(filepath.Join(mount, "cgroup.controllers"))
-	return Hierarchy{Mount: mount, Version: 2, Controllers: strings.Fields(string(data)), root: "/"}, err
+	return Hierarchy{Mount: mount, Version: 2, Controllers: strings.Fields(string(data)), Root: "/"}, err
 }
 
 // options picks the controllers out of the options of a v1 mount.

@@ -20,9 +20,9 @@ func TestParse(t *testing.T) {
 36 31 0:31 /docker/1 /sys/fs/cgroup/with\040blank rw,relatime - cgroup cgroup rw,memory
 `
 	want := []Hierarchy{
-		{Mount: "/sys/fs/cgroup/cpu,cpuacct", Version: 1, Controllers: []string{"cpu", "cpuacct"}, root: "/"},
-		{Mount: "/sys/fs/cgroup/systemd", Version: 1, Controllers: []string{"name=systemd"}, root: "/"},
-		{Mount: "/sys/fs/cgroup/with blank", Version: 1, Controllers: []string{"memory"}, root: "/docker/1"},
+		{Mount: "/sys/fs/cgroup/cpu,cpuacct", Version: 1, Controllers: []string{"cpu", "cpuacct"}, Root: "/"},
+		{Mount: "/sys/fs/cgroup/systemd", Version: 1, Controllers: []string{"name=systemd"}, Root: "/"},
+		{Mount: "/sys/fs/cgroup/with blank", Version: 1, Controllers: []string{"memory"}, Root: "/docker/1"},
 	}
 	got, err := parse(mountinfo, "/sys/fs/cgroup")
 	if err != nil || !reflect.DeepEqual(got, want) {
@@ -84,7 +84,7 @@ func TestOfWithoutANamespace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found[0].root = "/docker/1"
+	found[0].Root = "/docker/1"
 	if own, err := Of(os.Getpid(), found[0]); !errors.Is(err, ErrOutside) {
 		t.Errorf("Of, with the mount beginning elsewhere = %q, %v; want ErrOutside", own, err)
 	}

@@ -50,9 +50,9 @@ func Of(pid int, h Hierarchy) (string, error) {
 		}
 		// Without a cgroup namespace a container sees the paths of the host,
 		// but its mounts begin at its own group.
-		below, err := filepath.Rel(h.root, f[2])
+		below, err := filepath.Rel(h.Root, f[2])
 		if err != nil || below == ".." || strings.HasPrefix(below, "../") {
-			return "", fmt.Errorf("%w: process %d is in %s, and %s begins at %s", ErrOutside, pid, f[2], h.Mount, h.root)
+			return "", fmt.Errorf("%w: process %d is in %s, and %s begins at %s", ErrOutside, pid, f[2], h.Mount, h.Root)
 		}
 		return filepath.Join("/", below), nil
 	}
