@@ -77,6 +77,7 @@ func Main(a Applet) {
 	args := append([]string{name}, os.Args[min(1, len(os.Args)):]...)
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 	defer stop()
+	cli.FlagStringer = flagHelp
 	os.Exit(Status(name, a.Run(ctx, IO{os.Stdin, os.Stdout, os.Stderr}, args), os.Stderr))
 }
 
@@ -174,31 +175,11 @@ func Command(cmd *cli.Command) Applet {
 // Streams returns the IO that RunCommand was given.
 func Streams(c *cli.Context) IO { return c.App.Metadata["io"].(IO) }
 
-const helpTemplate = `{{.HelpName}} - {{.Usage}}
-
-usage: {{if .UsageText}}{{.UsageText}}{{else}}{{.HelpName}}{{if .VisibleFlags}} [FLAG...]{{end}}{{if .VisibleCommands}} COMMAND{{end}}{{if .ArgsUsage}} {{.ArgsUsage}}{{end}}{{end}}
-{{- if .Description}}
-
-{{.Description}}{{end}}
-{{- if .VisibleCommands}}
-
-Commands:{{range .VisibleCommands}}
-  {{join .Names ", "}}{{"\t"}}{{.Usage}}{{end}}{{end}}
-{{- if .VisibleFlagCategories}}
-{{range .VisibleFlagCategories}}
-{{if .Name}}{{.Name}}:{{else}}Flags:{{end}}{{range .Flags}}
-  {{.}}{{end}}
-{{end}}{{else if .VisibleFlags}}
-
-Flags:{{range .VisibleFlags}}
-  {{.}}{{end}}
-{{end}}`
-
 // RunCommand parses args[1:] as cmd's command line and calls its action, or
 // that of a subcommand.
 func RunCommand(ctx context.Context, cmd *cli.Command, io IO, args []string) error {
 	misuse := func(c *cli.Context, err error, _ bool) error {
-		return Usagef("%w (see %s --help)", err, c.App.HelpName)
+		return Usagef("%w (see %s --help)", flagError(err, args), c.App.HelpName)
 	}
 	app := &cli.App{
 		// A comma belongs to the value of a flag: -e LIST=a,b.
@@ -229,6 +210,7 @@ func RunCommand(ctx context.Context, cmd *cli.Command, io IO, args []string) err
 		if sub.OnUsageError == nil {
 			sub.OnUsageError = misuse
 		}
+		sub.CustomHelpTemplate, sub.HideHelpCommand = helpTemplate, true
 	}
 	if app.Action == nil {
 		app.Action = func(c *cli.Context) error {

@@ -39,7 +39,7 @@ var Stage = applet.Stage{
 		"run dir and writes their paths into the record. The first container also makes the\n" +
 		"bridge, IP forwarding and the NAT rules; what was there before is left alone.",
 	Flags: []cli.Flag{
-		&cli.StringFlag{Name: "network", Usage: "\"none\": only loopback; \"host\": the host's own; \"bridge\" is what you get", DefaultText: "bridge"},
+		&cli.StringFlag{Name: "network", Usage: "network `MODE`: bridge, none (only loopback), or host (the host's own)", DefaultText: "bridge"},
 	},
 	Open:     open,
 	Commands: commands,

@@ -24,7 +24,7 @@ var Flags = []cli.Flag{
 	&cli.StringFlag{Name: "name", Usage: "call the container `NAME`"},
 	&cli.StringFlag{Name: "hostname", Usage: "host `NAME` inside (default: the container's id)"},
 	&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "give the program a terminal"},
-	&cli.StringFlag{Name: "userns", Usage: "\"host\": no user namespace, root inside is root outside"},
+	&cli.StringFlag{Name: "userns", Usage: "user namespace `MODE`: host is none, so root inside is root outside", DefaultText: "one of its own"},
 }
 
 // FromContext reads the options from the command line "[FLAGS] IMAGE [ARG...]".
