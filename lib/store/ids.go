@@ -137,7 +137,7 @@ func (s *Store) NameUndo(name, id string) *undo.Entry {
 // NameUndo.
 func (s *Store) TakeName(name, id string) error {
 	if err := record.CheckID(name); err != nil {
-		return fmt.Errorf("name: %w", err)
+		return fmt.Errorf("name: %w; want a letter or digit, then up to 127 more or any of _ - . +", err)
 	}
 	if strings.HasPrefix(name, "ps_") || strings.HasPrefix(name, "img_") {
 		return fmt.Errorf("name: %w: %q looks like an id", record.ErrBadID, name)

@@ -36,7 +36,7 @@ func Program(path string) error {
 		return err
 	}
 	if !st.Mode().IsRegular() || st.Mode()&0o111 == 0 {
-		return fmt.Errorf("%s: %w", path, fs.ErrPermission)
+		return fmt.Errorf("%s: %w: it is no executable file; chmod +x it", path, fs.ErrPermission)
 	}
 	return nil
 }

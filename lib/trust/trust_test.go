@@ -2,6 +2,7 @@ package trust
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -19,6 +20,15 @@ func TestProgram(t *testing.T) {
 	}
 	if err := Program(program); err != nil {
 		t.Errorf("Program of root's own: %v", err)
+	}
+	if err := os.Chmod(program, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := Program(program); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("Program of what is not executable: %v; want ErrPermission", err)
+	}
+	if err := os.Chmod(program, 0o755); err != nil {
+		t.Fatal(err)
 	}
 	link := filepath.Join(parts, "link")
 	if err := os.Symlink("/bin/sh", link); err != nil {

@@ -21,6 +21,7 @@ var Ps = &cli.Command{
 	Name:  "ps",
 	Usage: "list the containers, running or not",
 	Flags: []cli.Flag{
+		&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "all of them, which is what it lists anyway"},
 		&cli.BoolFlag{Name: "l", Usage: "long: status, image, time of creation, address and name too"},
 		&cli.BoolFlag{Name: "q", Usage: "ids only"},
 		&cli.BoolFlag{Name: "json", Usage: "one JSON object a line"},
@@ -106,8 +107,12 @@ func command(args []string) string {
 }
 
 func (s *summary) status() string {
-	if s.Status == container.Exited && s.ExitStatus != nil {
-		return string(s.Status) + " (" + strconv.Itoa(*s.ExitStatus) + ")"
+	if s.Status != container.Exited || s.ExitStatus == nil {
+		return string(s.Status)
 	}
-	return string(s.Status)
+	how := strconv.Itoa(*s.ExitStatus)
+	if s.OOMKilled {
+		how += ", out of memory"
+	}
+	return string(s.Status) + " (" + how + ")"
 }

@@ -132,7 +132,7 @@ func (r *Runtime) LogsCommand() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on until the program has ended"},
 			&cli.BoolFlag{Name: "timestamps", Aliases: []string{"t"}, Usage: "say when each line was written"},
-			&cli.IntFlag{Name: "tail", Usage: "only the last `N` lines", Value: -1, DefaultText: "all"},
+			&cli.IntFlag{Name: "tail", Aliases: []string{"n"}, Usage: "only the last `N` lines", Value: -1, DefaultText: "all"},
 		},
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {

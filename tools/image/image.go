@@ -220,7 +220,11 @@ func Commit(freeze func(stage.Host, *record.Record) (thaw func() error, err erro
 			}
 			var old *store.Image
 			if called := c.Args().Get(1); called != "" {
-				if old, err = st.FindImage(called); err != nil {
+				old, err = st.FindImage(called)
+				if errors.Is(err, store.ErrNoImage) {
+					err = fmt.Errorf("%w, and only one that does can be replaced; name none for a new image", err)
+				}
+				if err != nil {
 					return err
 				}
 			}

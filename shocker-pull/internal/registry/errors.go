@@ -3,6 +3,8 @@ package registry
 import "errors"
 
 var (
+	// ErrReference is what cannot name an image in a registry.
+	ErrReference = errors.New("not the name of an image")
 	// ErrNotFound is a reference or blob that the registry does not have.
 	ErrNotFound = errors.New("the registry does not have it")
 	// ErrDenied is what the registry does not give us.

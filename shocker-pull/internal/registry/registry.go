@@ -31,7 +31,8 @@ func Parse(ref string) (Reference, error) {
 	}
 	parsed, err := name.ParseReference(ref, opts...)
 	if err != nil {
-		return nil, fmt.Errorf("reference %q: %w", ref, err)
+		// Its error only says the reference once more.
+		return nil, fmt.Errorf("%q is %w: want [REGISTRY/]NAME[:TAG] or NAME@DIGEST, and NAME in lower case", ref, ErrReference)
 	}
 	return parsed, nil
 }

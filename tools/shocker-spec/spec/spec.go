@@ -39,6 +39,9 @@ type Options struct {
 // container counts as being worked on. On error nothing is left behind.
 func Make(host stage.Host, st *store.Store, o *Options, by string) (_ *record.Record, _ *undo.Busy, retErr error) {
 	img, err := st.FindImage(o.Image)
+	if errors.Is(err, store.ErrNoImage) {
+		err = fmt.Errorf("%w; shocker images lists those there are, shocker pull fetches others", err)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
