@@ -168,6 +168,13 @@ func TestTerminal(t *testing.T) {
 			t.Error("after exec the terminal is not as it was")
 		}
 
+		list := second.start("shocker", "ps", "-l")
+		second.expect("CONTAINER_ID  COMMAND  ")
+		second.expect("  running  ")
+		if code := second.ended(list); code != 0 {
+			t.Errorf("ps -l: status %d; want 0", code)
+		}
+
 		term.types("exit 7\r")
 		if code := term.ended(cmd); code != 7 {
 			t.Errorf("run -it: status %d; want 7", code)

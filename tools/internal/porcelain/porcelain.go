@@ -7,10 +7,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"runtime"
 	"strings"
+	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/applet"
 	"shocker.sh/lib/stage"
@@ -60,7 +64,8 @@ func Each(c *cli.Context, f func(arg string) error) error {
 	return errors.Join(errs...)
 }
 
-// List is a listing: a header and rows, one tab between the columns.
+// List is a listing: a header and rows. There is one tab between the columns;
+// on a terminal spaces line them up.
 type List struct {
 	Header []string
 	Rows   []Row
@@ -89,18 +94,38 @@ func (l *List) Print(c *cli.Context) error {
 				return err
 			}
 		}
+	case terminal(applet.Streams(c).Out):
+		w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
+		if err := errors.Join(l.write(w), w.Flush()); err != nil {
+			return err
+		}
 	default:
-		b.WriteString(strings.Join(l.Header, "\t") + "\n")
-		for _, r := range l.Rows {
-			for i, column := range r.Columns {
-				if i > 0 {
-					b.WriteByte('\t')
-				}
-				b.WriteString(applet.Escape(column))
-			}
-			b.WriteByte('\n')
+		if err := l.write(&b); err != nil {
+			return err
 		}
 	}
 	_, err := applet.Streams(c).Out.Write(b.Bytes())
 	return err
+}
+
+// write writes the header and the rows, one tab between the columns.
+func (l *List) write(w io.Writer) error {
+	var b strings.Builder
+	b.WriteString(strings.Join(l.Header, "\t") + "\n")
+	for _, r := range l.Rows {
+		for i, column := range r.Columns {
+			if i > 0 {
+				b.WriteByte('\t')
+			}
+			b.WriteString(applet.Escape(column))
+		}
+		b.WriteByte('\n')
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func terminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
 }
