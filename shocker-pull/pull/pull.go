@@ -31,7 +31,8 @@ var Applet = applet.Command(&cli.Command{
 	Name:      Name,
 	Usage:     "fetch an image from a registry",
 	ArgsUsage: "NAME[:TAG|@DIGEST] | NAME TAG",
-	Description: "Fetches what the store does not have and makes an image of it: the same as\n" +
+	Description: "For example: shocker pull debian:12\n" +
+		"Fetches what the store does not have and makes an image of it: the same as\n" +
 		"shocker-pull --fetch NAME | shocker-unpack. With --fetch it writes the descriptors of\n" +
 		"the blobs to stdout, manifest and config first, each once the blob is whole.\n" +
 		"Credentials are those of docker login and podman login. SHOCKER_REGISTRY stands in\n" +

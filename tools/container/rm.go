@@ -24,6 +24,8 @@ func Rm(kill func(ctx context.Context, host stage.Host, id string) error, teardo
 		Name:      "rm",
 		Usage:     "remove containers, or images by their id",
 		ArgsUsage: "CONTAINER|IMAGE...",
+		Description: "For example, all that there are, running or not:\n" +
+			"  shocker rm -f $(shocker ps -q)",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "kill what still runs"},
 		},

@@ -82,6 +82,12 @@ func (p *Pipeline) Run() *cli.Command {
 		ArgsUsage: "IMAGE [PROGRAM [ARG...]]",
 		Description: "One argument that holds white space or a shell operator is given to the\n" +
 			"container's /bin/sh -c; several are a program and its arguments.\n" +
+			"Without one, the image's own program runs. For example:\n" +
+			"  shocker run -it --rm debian:12 bash\n" +
+			"  shocker run -d --name web -e A=b --memory 256 debian:12 sleep 1000\n" +
+			"  shocker run debian:12 'ls /etc | wc -l'\n" +
+			"Without -t, Ctrl-C goes to the program and the third one kills it. The host reaches\n" +
+			"every port of a container at its address, which shocker ps -l shows.\n" +
 			"The flags are those of the stages, under whose names they stand.",
 		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "print the pipeline that does the same"},

@@ -23,6 +23,8 @@ func (p *Pipeline) Start() *cli.Command {
 		Name:      "start",
 		Usage:     "start containers whose program has ended, or has not been started",
 		ArgsUsage: "CONTAINER...",
+		Description: "The program runs again as it did, on the files that it left. For example:\n" +
+			"  shocker start -ai work",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "attach", Aliases: []string{"a"}, Usage: "show its output, and exit with its status"},
 			&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}, Usage: "attach, and let it read our stdin"},

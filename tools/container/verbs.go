@@ -83,6 +83,10 @@ func (r *Runtime) ExecCommand() *cli.Command {
 		Name:      "exec",
 		Usage:     "run a program in a running container",
 		ArgsUsage: "CONTAINER PROGRAM [ARG...]",
+		Description: "For example:\n" +
+			"  shocker exec -it web sh\n" +
+			"  shocker exec web sh -c 'ps | grep httpd'\n" +
+			"There is no shell unless one is called, other than with shocker run.",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "do not wait for it"},
 			&cli.BoolFlag{Name: "interactive", Aliases: []string{"i"}, Usage: "let it read our stdin"},
@@ -129,6 +133,8 @@ func (r *Runtime) LogsCommand() *cli.Command {
 		Name:      "logs",
 		Usage:     "show what a container's program has written",
 		ArgsUsage: "CONTAINER",
+		Description: "For example:\n" +
+			"  shocker logs -f -n 10 web",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "follow", Aliases: []string{"f"}, Usage: "go on until the program has ended"},
 			&cli.BoolFlag{Name: "timestamps", Aliases: []string{"t"}, Usage: "say when each line was written"},

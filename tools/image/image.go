@@ -78,6 +78,9 @@ var Init = &cli.Command{
 	Name:      "init",
 	Usage:     "make an image from a directory",
 	ArgsUsage: "DIR",
+	Description: "The directory is copied: a root file system, with /bin/sh and what it needs. Its path\n" +
+		"is the image's source. For example:\n" +
+		"  debootstrap --variant=minbase bookworm /tmp/debian && shocker init /tmp/debian",
 	Action: func(c *cli.Context) (retErr error) {
 		if c.NArg() != 1 {
 			return applet.Usagef("want one directory (see %s --help)", c.App.HelpName)
@@ -202,6 +205,11 @@ func Commit(freeze func(stage.Host, *record.Record) (thaw func() error, err erro
 		Name:      "commit",
 		Usage:     "make an image of a container, in the place of another if one is named",
 		ArgsUsage: "CONTAINER [IMAGE]",
+		Description: "A named image is replaced: the new one has its id. Without one, the new image has\n" +
+			"the source of the container's image, and as the newest is what that source calls.\n" +
+			"For example:\n" +
+			"  shocker commit web\n" +
+			"  shocker commit web debian:12",
 		Action: func(c *cli.Context) error {
 			if c.NArg() < 1 || c.NArg() > 2 {
 				return applet.Usagef("want a container, and an image if it is to be replaced (see %s --help)", c.App.HelpName)
