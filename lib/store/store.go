@@ -7,6 +7,7 @@
 //	images/img_42150/    image.json
 //	containers/ps_42045/ rootfs/ (subvolume), config.json, state.json, log
 //	names/NAME           the id of the container that has the name
+//	partial/             blobs that were cut, each locked by who goes on with it
 //	tmp/                 what is being made; each entry is locked by its maker
 //
 // A file is replaced by rename, a thing exists from one rename on, and an id or
@@ -190,4 +191,34 @@ func (s *Store) SweepTemp() (int, error) {
 		}
 	}
 	return n, nil
+}
+
+// SweepPartial removes what came of blobs that were cut, unless somebody goes
+// on with it.
+func (s *Store) SweepPartial() error {
+	entries, err := os.ReadDir(s.Path("partial"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, e := range entries {
+		path := s.Path("partial", e.Name())
+		f, err := os.Open(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		err = sys.Flock(f, unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			err = os.Remove(path)
+		}
+		if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, fs.ErrNotExist) { // just renamed
+			err = nil
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -2,6 +2,7 @@ package pull_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
+	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/btrfs"
@@ -442,5 +444,122 @@ func TestDeletedByHand(t *testing.T) {
 		h.Must(t, "gc")
 		h.Must(t, "rmi", strings.TrimSpace(id))
 		nothing(t, h)
+	})
+}
+
+// TestDribble: a registry that hangs up after every byte does not hold us.
+func TestDribble(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits between its tries")
+	}
+	testkit.Run(t, testkit.Options{}, func(t *testing.T, h *testkit.Host) {
+		r := serve(t, "one")
+		blob := r.blobs[r.layers[0].Digest]
+		whole := 1 // bytes of an answer to a request without a range
+		for what, ranges := range map[string]bool{"with ranges": true, "without": false} {
+			r.bend = forBlob(r.layers[0], func(w http.ResponseWriter, req *http.Request) {
+				from, to := 0, whole
+				if fmt.Sscanf(req.Header.Get("Range"), "bytes=%d-", &from); ranges {
+					to = from + 1
+				} else {
+					from = 0
+				}
+				w.Header().Set("Content-Length", fmt.Sprint(len(blob)-from))
+				if from > 0 {
+					w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(blob)-1, len(blob)))
+					w.WriteHeader(http.StatusPartialContent)
+				}
+				w.Write(blob[from:to])
+				whole++
+			})
+			r.requests()
+			if got := h.Shocker(t, "pull", r.ref()); got.Code != 1 || !strings.Contains(got.Stderr, "unexpected EOF") {
+				t.Errorf("%s: %+v; want 1", what, got)
+			}
+			if n := len(r.requests()); n > 10 {
+				t.Errorf("%s: %d requests", what, n)
+			}
+		}
+	})
+}
+
+// TestEndlessBlob: one that fills the store leaves room for others.
+func TestEndlessBlob(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it fills a file system")
+	}
+	testkit.Run(t, testkit.Options{StoreSize: 300 << 20}, func(t *testing.T, h *testkit.Host) {
+		r := serve(t, "one")
+		endless := r.layers[0].Digest
+		r.layers[0].Size = 1 << 50
+		r.setManifest(t, ispec.Image{RootFS: ispec.RootFS{DiffIDs: []digest.Digest{endless}}})
+		r.bend = forBlob(r.layers[0], func(w http.ResponseWriter, req *http.Request) {
+			for chunk := make([]byte, 1<<20); req.Context().Err() == nil; {
+				if _, err := w.Write(chunk); err != nil {
+					return
+				}
+			}
+		})
+		if got := h.Shocker(t, "pull", r.ref()); got.Code != 1 || !strings.Contains(got.Stderr, "no space left on device") {
+			t.Errorf("%+v; want 1 and why", got)
+		}
+		partial(t, h)
+		// btrfs frees what was deleted when it has committed that.
+		testkit.Eventually(t, testkit.Patience(time.Minute), func() error {
+			h.Sh(t, "btrfs filesystem sync "+h.Store)
+			return os.WriteFile(filepath.Join(h.Store, "x"), make([]byte, 50<<20), 0o600)
+		})
+	})
+}
+
+// partial fails the test if there are other partial downloads than these.
+func partial(t *testing.T, h *testkit.Host, want ...string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(h.Store, "partial", "*"))
+	for i := range files {
+		files[i] = filepath.Base(files[i])
+	}
+	if err != nil || !slices.Equal(files, want) {
+		t.Errorf("partial downloads are %q, %v; want %q", files, err, want)
+	}
+}
+
+// TestSweepPartial: gc removes what came of a pull that was cut, but not of
+// one that goes on.
+func TestSweepPartial(t *testing.T) {
+	testkit.Run(t, testkit.Options{}, func(t *testing.T, h *testkit.Host) {
+		setenv(t, "SHOCKER_TIMEOUT", "1")
+		r := serve(t, "one")
+		h.Must(t, "images")
+		r.bend = forBlob(r.layers[0], func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) })
+		h.Shocker(t, "pull", r.ref())
+		partial(t, h) // nothing came
+		r = serve(t, "two", "three")
+		came := make(chan bool)
+		r.bend = forBlob(r.layers[1], func(w http.ResponseWriter, req *http.Request) {
+			w.Write(r.blobs[r.layers[1].Digest][:100_000])
+			w.(http.Flusher).Flush()
+			close(came)
+			hang(w, req)
+		})
+		pulled := make(chan testkit.Result)
+		go func() { pulled <- h.Shocker(t, "pull", r.ref()) }()
+		<-came
+		name := "sha256-" + r.layers[1].Digest.Encoded()
+		testkit.Eventually(t, time.Second, func() error {
+			fi, err := os.Stat(filepath.Join(h.Store, "partial", name))
+			if err == nil && fi.Size() == 0 {
+				err = errors.New("nothing has come")
+			}
+			return err
+		})
+		h.Must(t, "gc")
+		partial(t, h, name)
+		if got := <-pulled; got.Code != 1 {
+			t.Errorf("%+v; want 1", got)
+		}
+		partial(t, h, name)
+		h.Must(t, "gc")
+		partial(t, h)
 	})
 }

@@ -26,8 +26,9 @@ func Gc(teardown func(stage.Host) error) *cli.Command {
 		Name:  "gc",
 		Usage: "clean up after commands that were killed",
 		Description: "Undoes what commands left that died half-way, and what containers left that\n" +
-			"died without their supervisor. What runs, what has exited in order, and a record\n" +
-			"parked between two stages stay as they are.",
+			"died without their supervisor, and removes what had come of pulls that were cut.\n" +
+			"What runs, what has exited in order, and a record parked between two stages stay\n" +
+			"as they are.",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "created", Usage: "also remove containers that were made and never started"},
 		},
@@ -65,7 +66,7 @@ func Collect(host stage.Host, st *store.Store, created bool) (removed []string, 
 		}
 	}
 	_, err = st.SweepTemp()
-	errs = append(errs, err)
+	errs = append(errs, err, st.SweepPartial())
 	_, err = st.SweepLayers()
 	errs = append(errs, err)
 	return removed, errors.Join(errs...)

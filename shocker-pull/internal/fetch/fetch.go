@@ -96,6 +96,16 @@ func (d *Download) run(ctx context.Context, c *registry.Client, progress Progres
 		return os.Remove(f.Name())
 	}
 	w := &writer{f: f, size: d.desc.Size, progress: progress, grown: d.grown}
+	defer func() {
+		// What came of it is for the next try. Nothing is for nobody, and what
+		// has filled the disk keeps everybody else from working.
+		var local *fs.PathError
+		if retErr != nil && (w.n == 0 || errors.As(retErr, &local)) {
+			if err := os.Remove(f.Name()); !errors.Is(err, fs.ErrNotExist) {
+				retErr = errors.Join(retErr, err)
+			}
+		}
+	}()
 	if err := w.resume(d.desc.Digest); err != nil {
 		return err
 	}

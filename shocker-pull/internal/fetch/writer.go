@@ -53,13 +53,18 @@ func (w *writer) restart() error {
 	return w.f.Truncate(0)
 }
 
+// minProgress is what a few connections have to bring, in bytes, for further
+// ones to be tried: a registry that sends a byte and hangs up would hold us for
+// ever.
+const minProgress = 16 << 10
+
 // collect gets the rest. A connection that brings something may be cut as
 // often as it likes.
 func (w *writer) collect(ctx context.Context, c *registry.Client, d digest.Digest) error {
 	for {
 		before := w.n
 		err := c.Retry(ctx, func() error { return w.fetch(ctx, c, d) })
-		if err == nil || ctx.Err() != nil || w.n <= before || !registry.Passing(err) {
+		if err == nil || ctx.Err() != nil || w.n < before+minProgress || !registry.Passing(err) {
 			return err
 		}
 	}
