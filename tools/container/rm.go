@@ -71,7 +71,11 @@ func remove(c *cli.Context, host stage.Host, st *store.Store, called string, kil
 	if live && !c.Bool("force") {
 		return fmt.Errorf("container %s: another command is at work on it", id)
 	}
-	if running {
+	supervised, err := container.Supervised(host.RunDir(id))
+	if err != nil {
+		return err
+	}
+	if running || supervised {
 		if err := kill(c.Context, host, id); err != nil {
 			return err
 		}

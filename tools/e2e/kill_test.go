@@ -365,3 +365,40 @@ func TestSupervisorKilled(t *testing.T) {
 		}
 	})
 }
+
+// TestSupervisorSlow: between the end of the program and the supervisor's last
+// word nobody else says how it ended, or takes the container away.
+func TestSupervisorSlow(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host, image string) {
+		before := idle(t, h, image)
+		for _, rm := range []bool{false, true} {
+			id := strings.TrimSpace(ok(t, h.Sh(t, fmt.Sprintf("shocker run -d --rm=%v %s sleep 1000", rm, image))))
+			pids := strings.Fields(ok(t, h.Sh(t, "pgrep -f '^shocker-run --supervise'")))
+			if len(pids) != 1 {
+				t.Fatalf("the supervisors are %q", pids)
+			}
+			ok(t, h.Sh(t, "kill -STOP "+pids[0]+"; shocker kill "+id))
+			testkit.Eventually(t, 10*time.Second, func() error {
+				if list := h.Must(t, "ps", "-l"); strings.Contains(list, "running") {
+					return errors.New(list)
+				}
+				return nil
+			})
+			if got := h.Must(t, "gc"); got != "" {
+				t.Errorf("rm %v: gc prints %q", rm, got)
+			}
+			gone := make(chan testkit.Result)
+			if !rm {
+				go func() { gone <- h.Sh(t, "shocker wait "+id+" && shocker rm "+id) }()
+			} else {
+				go func() { gone <- h.Sh(t, "while [ -e "+filepath.Join(h.Store, "containers", id)+" ]; do sleep 0.01; done") }()
+			}
+			ok(t, h.Sh(t, "kill -CONT "+pids[0]))
+			if got := ok(t, <-gone); !rm && got != "137\nRemoved: "+id+"\n" {
+				t.Errorf("wait and rm print %q", got)
+			}
+			h.Must(t, "gc")
+			back(t, h, before, fmt.Sprintf("the supervisor slow, rm %v", rm))
+		}
+	})
+}

@@ -59,10 +59,7 @@ func start(c *cli.Context, host stage.Host, r *record.Record, attach bool, start
 // kill ends a container. Another's last stage left us no process to signal:
 // then the undo of its cgroup does.
 func kill(ctx context.Context, host stage.Host, id string) error {
-	if err := run.Signal(host, id, unix.SIGKILL); err != nil {
-		if errors.Is(err, run.ErrNotRunning) {
-			return nil
-		}
+	if err := run.Signal(host, id, unix.SIGKILL); err != nil && !errors.Is(err, run.ErrNotRunning) {
 		return err
 	}
 	// How it ended does not matter, nor that --rm has removed it.

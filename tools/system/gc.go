@@ -107,6 +107,11 @@ func collect(host stage.Host, st *store.Store, id string, created bool) (gone bo
 	if err != nil || live {
 		return false, err
 	}
+	// Who waits for the end of the program also cleans up after it.
+	supervised, err := container.Supervised(host.RunDir(id))
+	if err != nil || supervised {
+		return false, err
+	}
 	c, err := container.Get(host, st, id)
 	if errors.Is(err, store.ErrNoContainer) {
 		// Killed before the container was there, or while it was removed.
