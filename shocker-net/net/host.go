@@ -1,6 +1,7 @@
 package net
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -70,59 +71,131 @@ func (s *hostState) write(h stage.Host) error {
 	return sys.WriteFile(stateFile(h), data, 0o600, false)
 }
 
-// ensure makes the bridge, forwarding and the rules where they are missing.
+// hold returns the host's part, made where it is missing, and keeps it from
+// being taken away until release is called, or for as long as there is a lease.
 // When all is there this costs two questions to the kernel.
-func ensure(h stage.Host) (network, error) {
+func hold(h stage.Host) (n network, release func(), err error) {
 	subnet, err := lease.Parse(h.Subnet)
+	if err == nil {
+		err = checkBridge(h.Bridge)
+	}
 	if err != nil {
-		return network{}, err
+		return network{}, nil, err
 	}
-	if n, ok, err := ready(h, subnet); ok || err != nil {
-		return n, err
+	for try := 0; ; try++ {
+		release, err := lock(h, unix.LOCK_SH)
+		if err != nil {
+			return network{}, nil, err
+		}
+		n, ok, err := ready(h, subnet)
+		if ok && err == nil {
+			return n, release, nil
+		}
+		release()
+		if err == nil && try == maxTries {
+			err = fmt.Errorf("bridge %s, or nftables table inet shocker, %w as soon as it is made", h.Bridge, ErrMissing)
+		}
+		if err == nil {
+			err = ensure(h, subnet)
+		}
+		if err != nil {
+			return network{}, nil, err
+		}
 	}
-	if err := os.MkdirAll(leases(h), 0o700); err != nil {
-		return network{}, err
+}
+
+// maxTries is how often the host's part may be taken away between its making
+// and its use.
+const maxTries = 100
+
+// checkBridge refuses what the kernel does, and its templates: br%d.
+func checkBridge(name string) error {
+	if name == "." || name == ".." || len(name) >= unix.IFNAMSIZ || strings.ContainsAny(name, "/:% \t\n\v\f\r") {
+		return fmt.Errorf("SHOCKER_BRIDGE %q: %w", name, ErrBridge)
 	}
-	unlock, err := lock(h)
+	return nil
+}
+
+// ensure makes the bridge, forwarding and the rules where they are missing.
+func ensure(h stage.Host, subnet lease.Subnet) error {
+	unlock, err := lock(h, unix.LOCK_EX)
 	if err != nil {
-		return network{}, err
+		return err
 	}
 	defer unlock()
-	if n, ok, err := ready(h, subnet); ok || err != nil {
-		return n, err
+	if _, ok, err := ready(h, subnet); ok || err != nil {
+		return err
 	}
 	s, err := readState(h)
 	if err != nil {
-		return network{}, err
+		return err
 	}
-	if s.Subnet != "" && s.Subnet != subnet.String() {
-		return network{}, fmt.Errorf("the network was made with SHOCKER_SUBNET %s, not %s: remove all containers to change it", s.Subnet, subnet)
+	if s.Subnet != "" && s.Subnet != subnet.String() || s.Bridge != "" && s.Bridge != h.Bridge {
+		used, err := leased(h)
+		if err != nil {
+			return err
+		}
+		if used {
+			return fmt.Errorf("the network was made with SHOCKER_SUBNET %s and SHOCKER_BRIDGE %s, not %s and %s: stop all containers to change it",
+				s.Subnet, cmp.Or(s.Bridge, h.Bridge), subnet, h.Bridge)
+		}
+		if err := s.takeAway(); err != nil {
+			return err
+		}
+		s = &hostState{}
 	}
 	s.Subnet = subnet.String()
-	bridge, err := s.makeBridge(h, subnet)
-	if err != nil {
-		return network{}, err
+	if err := s.makeBridge(h, subnet); err != nil {
+		return err
 	}
 	if err := s.forward(h); err != nil {
-		return network{}, err
+		return err
 	}
 	if err := s.rules(h, subnet); err != nil {
-		return network{}, err
+		return err
 	}
 	s.Ready = true
-	return network{subnet, bridge}, s.write(h)
+	return s.write(h)
 }
 
-// lock keeps commands that set up or tear down from each other.
-func lock(h stage.Host) (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(dir(h), "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
+// lock keeps commands that set up or tear down (LOCK_EX) from each other and
+// from those that use what is there (LOCK_SH).
+func lock(h stage.Host, how int) (unlock func(), err error) {
+	for {
+		if err := os.MkdirAll(leases(h), 0o700); err != nil {
+			return nil, err
+		}
+		f, err := os.OpenFile(filepath.Join(dir(h), "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // just taken away
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := sys.Flock(f, how); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		var held, named unix.Stat_t
+		if err = unix.Fstat(int(f.Fd()), &held); err == nil {
+			err = unix.Stat(f.Name(), &named)
+		}
+		if err == nil && held.Ino == named.Ino {
+			return func() { f.Close() }, nil
+		}
+		f.Close()
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			return nil, err
+		}
 	}
-	if err := sys.Flock(f, unix.LOCK_EX); err != nil {
-		return nil, errors.Join(err, f.Close())
+}
+
+// leased says whether any container has an address.
+func leased(h stage.Host) (bool, error) {
+	taken, err := os.ReadDir(leases(h))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
 	}
-	return func() { f.Close() }, nil
+	return len(taken) > 0, err
 }
 
 // ready says whether the host's part is as ensure left it.
@@ -148,48 +221,78 @@ func ignoreNotFound(err error) error {
 
 // makeBridge makes the bridge with the subnet's first address, or takes one
 // that is there with just that.
-func (s *hostState) makeBridge(h stage.Host, subnet lease.Subnet) (int, error) {
+func (s *hostState) makeBridge(h stage.Host, subnet lease.Subnet) error {
 	gateway := &netlink.Addr{IPNet: ipNet(subnet.Gateway())}
 	link, err := netlink.LinkByName(h.Bridge)
 	if err = ignoreNotFound(err); err != nil {
-		return 0, err
+		return err
 	}
 	if link != nil && (s.Bridge == "" || link.Attrs().Alias != alias) {
 		addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		same := slices.ContainsFunc(addrs, func(a netlink.Addr) bool { return a.Equal(*gateway) })
 		if link.Type() != "bridge" || !same {
-			return 0, fmt.Errorf("interface %s %w and has not the address %s: set SHOCKER_BRIDGE to another name", h.Bridge, ErrForeign, gateway.IPNet)
+			return fmt.Errorf("interface %s %w and has not the address %s: set SHOCKER_BRIDGE to another name", h.Bridge, ErrForeign, gateway.IPNet)
 		}
-		return link.Attrs().Index, s.write(h)
+		return s.write(h)
 	}
 	if link == nil {
 		if err := overlap(subnet.Prefix); err != nil {
-			return 0, err
+			return err
 		}
 		s.Bridge = h.Bridge
 		if err := s.write(h); err != nil {
-			return 0, err
+			return err
 		}
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name, attrs.Alias = h.Bridge, alias
 		link = &netlink.Bridge{LinkAttrs: attrs}
 		if err := netlink.LinkAdd(link); err != nil {
-			return 0, fmt.Errorf("make bridge %s: %w", h.Bridge, err)
+			return fmt.Errorf("make bridge %s: %w", h.Bridge, err)
 		}
 		if err := netlink.LinkSetAlias(link, alias); err != nil {
-			return 0, fmt.Errorf("mark bridge %s: %w", h.Bridge, err)
+			return fmt.Errorf("mark bridge %s: %w", h.Bridge, err)
 		}
 	}
 	if err := netlink.AddrReplace(link, gateway); err != nil {
-		return 0, fmt.Errorf("give %s the address %s: %w", h.Bridge, gateway.IPNet, err)
+		return fmt.Errorf("give %s the address %s: %w", h.Bridge, gateway.IPNet, err)
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
-		return 0, fmt.Errorf("set up %s: %w", h.Bridge, err)
+		return fmt.Errorf("set up %s: %w", h.Bridge, err)
 	}
-	return link.Attrs().Index, nil
+	return adopt(link)
+}
+
+// adopt takes the containers' ends in that had another bridge, which somebody
+// has deleted while they ran.
+func adopt(bridge netlink.Link) error {
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("list interfaces: %w", err)
+	}
+	for _, l := range links {
+		if l.Attrs().Group != group || l.Type() != "veth" || l.Attrs().MasterIndex != 0 {
+			continue
+		}
+		err := netlink.LinkSetMaster(l, bridge)
+		if err == nil {
+			err = netlink.LinkSetHairpin(l, true)
+		}
+		if err = ignoreGone(err); err != nil {
+			return fmt.Errorf("give %s the bridge %s: %w", l.Attrs().Name, bridge.Attrs().Name, err)
+		}
+	}
+	return nil
+}
+
+// ignoreGone makes nothing of the error of an interface that has just gone.
+func ignoreGone(err error) error {
+	if errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return ignoreNotFound(err)
 }
 
 // overlap refuses a subnet that has something in common with an address or a
@@ -238,6 +341,15 @@ func (s *hostState) forward(h stage.Host) error {
 
 // rules makes our table, and lets our traffic pass where others drop.
 func (s *hostState) rules(h stage.Host, subnet lease.Subnet) error {
+	if !s.Table {
+		foreign, err := nft.Foreign()
+		if err != nil {
+			return err
+		}
+		if foreign {
+			return fmt.Errorf("nftables table inet shocker %w: rename it", ErrForeign)
+		}
+	}
 	chains, err := nft.Dropping()
 	if err != nil {
 		return err
@@ -269,19 +381,26 @@ func Teardown(h stage.Host) error {
 	if _, err := os.Stat(dir(h)); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	unlock, err := lock(h)
+	unlock, err := lock(h, unix.LOCK_EX)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	taken, err := os.ReadDir(leases(h))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) || len(taken) > 0 {
-		return ignoreNotFound(err)
+	if used, err := leased(h); used || err != nil {
+		return err
 	}
 	s, err := readState(h)
 	if err != nil {
 		return err
 	}
+	if err := s.takeAway(); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir(h))
+}
+
+// takeAway undoes the host's part.
+func (s *hostState) takeAway() error {
 	var errs []error
 	for _, c := range s.Chains {
 		errs = append(errs, c.Withdraw(s.Bridge))
@@ -295,10 +414,7 @@ func Teardown(h stage.Host) error {
 	if s.Forwarding {
 		errs = append(errs, os.WriteFile(forwarding, []byte("0"), 0))
 	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	return os.RemoveAll(dir(h))
+	return errors.Join(errs...)
 }
 
 // deleteBridge deletes the bridge that we made. One without our mark was made

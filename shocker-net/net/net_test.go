@@ -267,3 +267,86 @@ func TestForwarding(t *testing.T) {
 		}
 	})
 }
+
+// TestOtherSettings: without a container the next one gets the network that is
+// asked for now; with one it is refused.
+func TestOtherSettings(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host) {
+		before := h.Snapshot(t)
+		must(t, net(t, h, "up", "ps_1"))
+		for _, other := range []string{"SHOCKER_SUBNET=10.5.0.0/24", "SHOCKER_BRIDGE=br5"} {
+			r := h.Sh(t, "echo '"+record("ps_2")+"' | "+other+" shocker-net up")
+			if _, value, _ := strings.Cut(other, "="); r.Code != 1 || !strings.Contains(r.Stderr, value) || !strings.Contains(r.Stderr, "stop all containers") {
+				t.Errorf("%s with a container: %+v; want it refused", other, r)
+			}
+		}
+		must(t, net(t, h, "down", "ps_1"))
+		for settings, want := range map[string]string{
+			"SHOCKER_SUBNET=10.5.0.0/24 ":                    "bridge0 10.5.0.1/24\n",
+			"SHOCKER_BRIDGE=br5 ":                            "br5 10.0.0.1/24\n",
+			"SHOCKER_BRIDGE=br6 SHOCKER_SUBNET=10.6.0.0/16 ": "br6 10.6.0.1/16\n",
+		} {
+			must(t, h.Sh(t, "echo '"+record("ps_2")+"' | "+settings+"shocker-net up"))
+			if got := must(t, h.Sh(t, "ip -4 -br addr show type bridge | awk '{ print $1, $3 }'")); got != want {
+				t.Errorf("%s: bridges are %q; want %q", settings, got, want)
+			}
+			must(t, net(t, h, "down", "ps_2"))
+		}
+		for setting, want := range map[string]string{
+			"SHOCKER_BRIDGE=br%d": "br%d", "SHOCKER_BRIDGE=../x": "../x", "SHOCKER_BRIDGE=0123456789abcdef": "15 bytes", "SHOCKER_BRIDGE='a b'": "a b",
+			"SHOCKER_SUBNET=224.0.0.0/24": "not an IPv4 subnet", "SHOCKER_SUBNET=0.0.0.0/8": "not an IPv4 subnet",
+		} {
+			r := h.Sh(t, "echo '"+record("ps_2")+"' | "+setting+" shocker-net up")
+			if r.Code != 1 || !strings.Contains(r.Stderr, want) || !strings.Contains(r.Stderr, "SHOCKER_") {
+				t.Errorf("%s: %+v; want it refused", setting, r)
+			}
+		}
+		must(t, h.Sh(t, "shocker-net teardown; rm -r /run/shocker/ps_[12]; umount /run/shocker; rmdir /run/shocker"))
+		h.Settle(t, before)
+	})
+}
+
+// TestBridgeDeleted: the containers that run get the next bridge.
+func TestBridgeDeleted(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host) {
+		must(t, net(t, h, "up", "ps_1"))
+		must(t, h.Sh(t, "ip link del bridge0"))
+		must(t, net(t, h, "up", "ps_2"))
+		for _, address := range []string{"10.0.0.1", "10.0.0.2", "10.0.0.3"} {
+			must(t, h.Sh(t, "shocker-net exec ps_1 -- busybox ping -c 1 -W 5 "+address))
+		}
+	})
+}
+
+// TestOthersTable: a table of our name that somebody else has made is left
+// alone.
+func TestOthersTable(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host) {
+		must(t, h.Sh(t, "nft add table inet shocker; nft add chain inet shocker theirs"))
+		before := h.Snapshot(t)
+		r := net(t, h, "up", "ps_1")
+		if r.Code != 1 || !strings.Contains(r.Stderr, "table inet shocker is not ours") {
+			t.Errorf("somebody's table: %+v", r)
+		}
+		must(t, h.Sh(t, "shocker-net teardown; rm -r /run/shocker/ps_1; umount /run/shocker; rmdir /run/shocker"))
+		h.Settle(t, before)
+	})
+}
+
+// TestTeardownAtOnce: that the network goes with the last container does not
+// matter to the next one, at whatever moment.
+func TestTeardownAtOnce(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host) {
+		r := h.Sh(t, `
+			echo '`+record("ps_1")+`' >records
+			(while [ ! -e stop ]; do shocker-net teardown; done) & 
+			(while [ ! -e stop ]; do shocker-net teardown; done) & 
+			for i in $(seq 40); do
+				shocker-net up <records | shocker-net check | shocker-net down >/dev/null
+			done
+			touch stop; wait`)
+		if r.Code != 0 || r.Stderr != "" {
+			t.Errorf("%+v", r)
+		}
+	})
+}

@@ -90,10 +90,12 @@ func (h *handler) Up(_ context.Context, r *record.Record) (retErr error) {
 	}()
 	var subnet network
 	if mode == modeBridge {
-		var err error
-		if subnet, err = ensure(h.host); err != nil {
+		n, release, err := hold(h.host)
+		if err != nil {
 			return err
 		}
+		defer release() // by then the lease keeps it
+		subnet = n
 	}
 	var kinds []uint64
 	if len(linux.UIDMappings) > 0 {

@@ -17,7 +17,7 @@ import (
 
 var (
 	// ErrSubnet is a subnet that cannot serve.
-	ErrSubnet = errors.New("not an IPv4 subnet of at least four addresses")
+	ErrSubnet = errors.New("not an IPv4 subnet of at least four addresses that hosts can have")
 	// ErrExhausted is a subnet without a free address.
 	ErrExhausted = errors.New("every address is in use")
 )
@@ -28,7 +28,7 @@ type Subnet struct{ netip.Prefix }
 // Parse reads a subnet such as 10.0.0.0/24. Host bits are dropped.
 func Parse(s string) (Subnet, error) {
 	p, err := netip.ParsePrefix(s)
-	if err != nil || !p.Addr().Is4() || p.Bits() > 30 || p.Bits() < 8 {
+	if err != nil || !p.Addr().Is4() || p.Bits() > 30 || p.Bits() < 8 || p.Addr().IsMulticast() || p.Addr().As4()[0] == 0 {
 		return Subnet{}, fmt.Errorf("SHOCKER_SUBNET %q: %w", s, ErrSubnet)
 	}
 	return Subnet{p.Masked()}, nil

@@ -37,6 +37,28 @@ func Exists() (bool, error) {
 	return false, nil
 }
 
+// Foreign says whether the table of our name is somebody else's: it has chains
+// that we do not make.
+func Foreign() (bool, error) {
+	c, err := nftables.New()
+	if err != nil {
+		return false, err
+	}
+	chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
+	if err != nil {
+		return false, fmt.Errorf("list nftables: %w", err)
+	}
+	for _, chain := range chains {
+		if chain.Table.Name == tableName && chain.Name != postrouting && chain.Name != forward {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// The chains of our table.
+const postrouting, forward = "postrouting", "forward"
+
 // Make makes our table, or makes it anew, in one transaction:
 //
 //	table inet shocker {
@@ -55,19 +77,19 @@ func Make(bridge string, subnet netip.Prefix) error {
 	t := c.AddTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyINet})
 	c.FlushTable(t)
 	post := c.AddChain(&nftables.Chain{
-		Name: "postrouting", Table: t, Type: nftables.ChainTypeNAT,
+		Name: postrouting, Table: t, Type: nftables.ChainTypeNAT,
 		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
 	})
 	masquerade := append(fromSubnet(subnet), name(expr.MetaKeyOIFNAME, expr.CmpOpNeq, bridge)...)
 	c.AddRule(&nftables.Rule{Table: t, Chain: post, Exprs: append(masquerade, &expr.Masq{})})
-	forward := c.AddChain(&nftables.Chain{
-		Name: "forward", Table: t, Type: nftables.ChainTypeFilter,
+	filter := c.AddChain(&nftables.Chain{
+		Name: forward, Table: t, Type: nftables.ChainTypeFilter,
 		Hooknum: nftables.ChainHookForward, Priority: nftables.ChainPriorityFilter,
 	})
 	drop := append(name(expr.MetaKeyOIFNAME, expr.CmpOpEq, bridge), name(expr.MetaKeyIIFNAME, expr.CmpOpNeq, bridge)...)
 	drop = append(drop, ctBits(expr.CtKeySTATE, expr.CtStateBitNEW, expr.CmpOpNeq)...)
 	drop = append(drop, ctBits(expr.CtKeySTATUS, statusDstNAT, expr.CmpOpEq)...)
-	c.AddRule(&nftables.Rule{Table: t, Chain: forward, Exprs: append(drop, &expr.Verdict{Kind: expr.VerdictDrop})})
+	c.AddRule(&nftables.Rule{Table: t, Chain: filter, Exprs: append(drop, &expr.Verdict{Kind: expr.VerdictDrop})})
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("make nftables table inet %s: %w", tableName, err)
 	}
