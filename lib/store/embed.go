@@ -43,10 +43,13 @@ func embed(root string, talk func(string)) error {
 	}
 	defer loop.Close() // detaches by itself once it is not mounted
 	err = sys.Mount(loop.Name(), root, "btrfs", unix.MS_NODEV|unix.MS_NOATIME, mountData)
-	if errors.Is(err, unix.ENODEV) {
+	switch {
+	case errors.Is(err, unix.ENODEV):
 		return fmt.Errorf("%w: load the module with modprobe btrfs, or use a kernel that has it", ErrNoBtrfs)
+	case err != nil:
+		return fmt.Errorf("%s: %w (if it was cut or overwritten, bring it back, or move it away for an empty store)", file, err)
 	}
-	return err
+	return nil
 }
 
 // embeddedSize is SHOCKER_STORE_SIZE in bytes, or 80 % of what is free.
@@ -70,9 +73,14 @@ func embeddedSize(root string) (int64, error) {
 }
 
 // format makes file a btrfs of the given size; it has its name only when it
-// is complete.
+// is complete. What a killed command has left of it is replaced, and not used:
+// its mkfs may still write.
 func format(file string, size int64) (retErr error) {
-	f, err := os.CreateTemp(filepath.Dir(file), ".shocker-*")
+	temp := file + ".new"
+	if err := os.Remove(temp); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(temp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
@@ -108,14 +116,50 @@ func lookSbin(name string) (string, error) {
 	return "", err
 }
 
+// attached returns the loop device that the file has, or nil. Where the store
+// was unmounted while containers run, or is mounted elsewhere, it still has
+// one: with a second the kernel would see a second disk, and two file systems
+// that know nothing of each other would write to one file.
+func attached(back *os.File) (*os.File, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(back.Fd()), &st); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: back.Name(), Err: err}
+	}
+	names, err := filepath.Glob("/sys/block/loop*/loop")
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range names {
+		dev, err := os.Open("/dev/" + filepath.Base(filepath.Dir(name))) // others may be read-only
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // one that this /dev does not show
+		}
+		if err != nil {
+			return nil, err
+		}
+		info, err := unix.IoctlLoopGetStatus64(int(dev.Fd()))
+		if err == nil && info.Device == st.Dev && info.Inode == st.Ino {
+			return dev, nil
+		}
+		dev.Close()
+		if err != nil && !errors.Is(err, unix.ENXIO) { // it has just gone
+			return nil, &os.PathError{Op: "look up", Path: dev.Name(), Err: err}
+		}
+	}
+	return nil, nil
+}
+
 // attachLoop gives file a loop device that goes when nobody uses it any more
-// (loop(4); LOOP_CONFIGURE is of kernel 5.8).
+// (loop(4); LOOP_CONFIGURE is of kernel 5.8), or returns the one it has.
 func attachLoop(file string) (*os.File, error) {
 	back, err := os.OpenFile(file, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer back.Close()
+	if dev, err := attached(back); dev != nil || err != nil {
+		return dev, err
+	}
 	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("%w: loop devices are needed where the store is not on btrfs", err)

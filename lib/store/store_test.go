@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"shocker.sh/lib/btrfs"
 	"shocker.sh/lib/record"
 	"shocker.sh/lib/testkit"
@@ -230,6 +232,70 @@ func TestEmbedded(t *testing.T) {
 		}
 		if on, err := btrfs.Is(root); !on || err != nil {
 			t.Errorf("btrfs.Is(%s) = %v, %v", root, on, err)
+		}
+	})
+}
+
+// TestEmbeddedOnce: whoever unmounts the store while something still lives on
+// it gets the same file system again, not the file as a second disk.
+func TestEmbeddedOnce(t *testing.T) {
+	testkit.Run(t, testkit.Options{NoStore: true}, func(t *testing.T, h *testkit.Host) {
+		root := filepath.Join(h.Dir, "embedded")
+		if err := os.Setenv("SHOCKER_STORE_SIZE", "600000000"); err != nil {
+			t.Fatal(err)
+		}
+		s, err := Open(root, func(string) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := filepath.Join(h.Dir, "other")
+		if err := os.Mkdir(other, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount(root, other, "", unix.MS_BIND, ""); err != nil {
+			t.Fatal(err)
+		}
+		// Not on the disk yet, so only in one cache.
+		if err := os.WriteFile(filepath.Join(other, "x"), []byte("content"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Unmount(root, 0); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(root, func(string) {}); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile(s.Path("x")); err != nil || string(got) != "content" {
+			t.Errorf("the store mounted again holds %q, %v", got, err)
+		}
+		if devices := h.Command(t, "losetup", "-n", "-O", "NAME", "-j", root+".btrfs"); len(strings.Fields(devices.Stdout)) != 1 {
+			t.Errorf("the file has the loop devices %q; want one", devices.Stdout)
+		}
+	})
+}
+
+// TestEmbeddedKilled: what a killed command left of a store's file is replaced;
+// a file that is cut is named.
+func TestEmbeddedKilled(t *testing.T) {
+	testkit.Run(t, testkit.Options{NoStore: true}, func(t *testing.T, h *testkit.Host) {
+		root := filepath.Join(h.Dir, "embedded")
+		if err := os.Setenv("SHOCKER_STORE_SIZE", "600000000"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(root+".btrfs.new", []byte("half"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(root, func(string) {}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(root + ".btrfs.new"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("what was left is still there: %v", err)
+		}
+		if err := errors.Join(unix.Unmount(root, 0), os.Truncate(root+".btrfs", 100<<20)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open(root, func(string) {}); err == nil || !strings.Contains(err.Error(), root+".btrfs") {
+			t.Errorf("a file that was cut: %v; want it named", err)
 		}
 	})
 }
