@@ -249,6 +249,25 @@ func TestNotInTheClear(t *testing.T) {
 	if _, err := blob(t, challenges); !errors.Is(err, ErrPlain) {
 		t.Errorf("a token server without TLS: %v; want ErrPlain", err)
 	}
+	// A registry on this machine, to which plain HTTP is spoken, sends nobody
+	// elsewhere with it.
+	for _, bend := range []func(http.ResponseWriter){
+		func(w http.ResponseWriter) {
+			w.Header().Set("Location", "http://registry.example/blob")
+			w.WriteHeader(http.StatusTemporaryRedirect)
+		},
+		func(w http.ResponseWriter) {
+			w.Header().Set("WWW-Authenticate", `Bearer realm="http://registry.example/token"`)
+			w.WriteHeader(http.StatusUnauthorized)
+		},
+	} {
+		local := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { bend(w) }))
+		defer local.Close()
+		login(t, map[string]any{strings.TrimPrefix(local.URL, "http://"): password("me", "pw")})
+		if _, err := blob(t, local); !errors.Is(err, ErrPlain) {
+			t.Errorf("from this machine to another: %v; want ErrPlain", err)
+		}
+	}
 	for host, want := range map[string]bool{
 		"127.0.0.1:5000": true, "127.9.9.9": true, "[::1]:5000": true, "localhost:1": true, "localhost": true, "x.localhost": true,
 		"10.0.0.1:5000": false, "192.168.0.1": false, "example.com": false, "localhost.example.com:5000": false, "127.0.0.1.example.com": false,

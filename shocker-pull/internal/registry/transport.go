@@ -103,13 +103,13 @@ func forBlob(ctx context.Context) context.Context {
 // limited limits the length of answers, and the time between two parts.
 type limited struct {
 	limit time.Duration
-	plain bool // HTTP without TLS is spoken too
+	plain bool // HTTP without TLS is spoken too, on this machine
 	inner http.RoundTripper
 }
 
 func (l *limited) RoundTrip(req *http.Request) (*http.Response, error) {
 	// However it came to that: a redirect, a token server.
-	if req.URL.Scheme != "https" && !l.plain {
+	if req.URL.Scheme != "https" && !(l.plain && loopback(req.URL.Host)) {
 		return nil, fmt.Errorf("%w: %s", ErrPlain, req.URL.Host)
 	}
 	ctx, cancel := context.WithCancelCause(req.Context())
