@@ -278,14 +278,26 @@ func finish(st *store.Store, img *store.Image, top *ispec.Descriptor) error {
 	})
 }
 
+// maxDocument is how many bytes a manifest or config may have; a layer that is
+// called one has more.
+const maxDocument = 8 << 20
+
 // document reads a small JSON blob and checks its digest.
 func document(st *store.Store, d digest.Digest, v any) error {
-	data, err := os.ReadFile(st.Blob(d))
+	f, err := os.Open(st.Blob(d))
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w: it is not in the store", d, ErrBlob)
 	}
 	if err != nil {
 		return err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxDocument+1))
+	if err != nil {
+		return err
+	}
+	if len(data) > maxDocument {
+		return fmt.Errorf("%s: %w: a manifest or config has up to %d bytes", d, ErrDescriptor, maxDocument)
 	}
 	if d.Algorithm().FromBytes(data) != d {
 		return fmt.Errorf("%s: %w: remove it, and pull again", d, ErrBlob)

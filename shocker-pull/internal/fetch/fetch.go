@@ -28,14 +28,17 @@ type Progress func(n int64)
 // Document returns a small blob: from the store, or else from get, which has
 // checked what it returns.
 func Document(st *store.Store, d ispec.Descriptor, get func() ([]byte, error)) ([]byte, error) {
-	data, err := os.ReadFile(st.Blob(d.Digest))
-	if err == nil && d.Digest.Algorithm().FromBytes(data) == d.Digest {
-		return data, nil
+	if whole(st, d) { // and as small as it should be
+		data, err := os.ReadFile(st.Blob(d.Digest))
+		if err == nil && d.Digest.Algorithm().FromBytes(data) == d.Digest {
+			return data, nil
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	if data, err = get(); err != nil {
+	data, err := get()
+	if err != nil {
 		return nil, err
 	}
 	return data, put(st, d.Digest, data)
