@@ -7,9 +7,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -102,10 +104,15 @@ func Status(name string, err error, talk *os.File) int {
 		fmt.Fprintf(talk, "%s: interrupted\n", name)
 		return Interrupted
 	}
+	tell(name, err, talk)
+	return code
+}
+
+// tell says what went wrong, each error on one line.
+func tell(name string, err error, talk io.Writer) {
 	for _, e := range flatten(err) {
 		fmt.Fprintf(talk, "%s: %s\n", name, Escape(e.Error()))
 	}
-	return code
 }
 
 // flatten takes joined errors apart: each is a line of its own, and no text
@@ -131,11 +138,12 @@ func flatten(err error) []error {
 }
 
 // Escape makes text from outside, an image's label or a registry's error, safe
-// for a terminal and one line long: control characters come out as \n, \x1b.
+// for a terminal and one line long: control characters come out as \n, \x1b,
+// and what cannot be seen or turns the line around as \u202e.
 func Escape(s string) string {
 	clean := true
 	for _, r := range s {
-		clean = clean && r >= ' ' && r != 0x7f && !(r >= 0x80 && r < 0xa0) && r != '\uFFFD'
+		clean = clean && strconv.IsPrint(r) && r != '\uFFFD'
 	}
 	if clean {
 		return s
@@ -153,6 +161,8 @@ func Escape(s string) string {
 			b.WriteString(`\r`)
 		case r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0:
 			fmt.Fprintf(&b, `\x%02x`, r)
+		case !strconv.IsPrint(r):
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
 		default:
 			b.WriteRune(r)
 		}

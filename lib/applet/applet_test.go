@@ -15,13 +15,15 @@ import (
 
 func TestEscape(t *testing.T) {
 	for in, want := range map[string]string{
-		"plain text, ünï": "plain text, ünï",
-		"a\tb\nc\r":       `a\tb\nc\r`,
-		"\x1b[31mred":     `\x1b[31mred`,
-		"\u009b31m":       `\x9b31m`,
-		"bad\xff":         `bad\xff`,
-		"\x7f":            `\x7f`,
-		"\uFFFD":          "\uFFFD",
+		"plain text, ünï":    "plain text, ünï",
+		"a\tb\nc\r":          `a\tb\nc\r`,
+		"\x1b[31mred":        `\x1b[31mred`,
+		"\u009b31m":          `\x9b31m`,
+		"bad\xff":            `bad\xff`,
+		"\x7f":               `\x7f`,
+		"\uFFFD":             "\uFFFD",
+		"a\u202egnp.exe":     `a\u202egnp.exe`,
+		"\u200b\u00a0\u2028": `\u200b\u00a0\u2028`,
 	} {
 		if got := Escape(in); got != want {
 			t.Errorf("Escape(%q) = %q; want %q", in, got, want)

@@ -43,7 +43,8 @@ func (s Stage) Applet() Applet {
 					return err
 				}
 				io := Streams(c)
-				return stage.Run(c.Context, host, s.Name, verb, h, io.In, io.Out, io.Err)
+				talk := func(err error) { tell(s.Name, err, io.Err) }
+				return stage.Run(c.Context, host, s.Name, verb, h, io.In, io.Out, talk)
 			},
 		}
 	}

@@ -44,9 +44,9 @@ const (
 var ErrRecords = errors.New("not every record went through")
 
 // Run reads records from in and does verb to each. Those that go through are
-// written to out at once; a failure is one line on talk, "NAME: ID: ...", and
+// written to out at once; a failure is told at once, with the record's id, and
 // makes Run return ErrRecords at the end.
-func Run(ctx context.Context, host Host, name, verb string, h Handler, in io.Reader, out, talk io.Writer) error {
+func Run(ctx context.Context, host Host, name, verb string, h Handler, in io.Reader, out io.Writer, tell func(error)) error {
 	defer CatchPipe()()
 	failed := false
 	records := record.NewReader(in)
@@ -65,7 +65,7 @@ func Run(ctx context.Context, host Host, name, verb string, h Handler, in io.Rea
 		}
 		if err != nil {
 			failed = true
-			fmt.Fprintf(talk, "%s: %v\n", name, err)
+			tell(err)
 		}
 		if errors.Is(err, unix.EPIPE) || ctx.Err() != nil {
 			break
