@@ -133,15 +133,20 @@ func (s *Store) NameUndo(name, id string) *undo.Entry {
 	}
 }
 
-// TakeName gives a container a name, or returns ErrNameTaken. The undo is
-// NameUndo.
-func (s *Store) TakeName(name, id string) error {
+// CheckName refuses what cannot be the name of a container.
+func CheckName(name string) error {
 	if err := record.CheckID(name); err != nil {
 		return fmt.Errorf("name: %w; want a letter or digit, then up to 127 more or any of _ - . +", err)
 	}
 	if strings.HasPrefix(name, "ps_") || strings.HasPrefix(name, "img_") {
 		return fmt.Errorf("name: %w: %q looks like an id", record.ErrBadID, name)
 	}
+	return nil
+}
+
+// TakeName gives a container a name that CheckName lets pass, or returns
+// ErrNameTaken. The undo is NameUndo.
+func (s *Store) TakeName(name, id string) error {
 	err := sys.Claim(s.Path("names", name), id)
 	if errors.Is(err, fs.ErrExist) {
 		other, _ := os.ReadFile(s.Path("names", name))

@@ -191,6 +191,9 @@ func (t *taking) take(id string, build func(id string) (*record.Record, error)) 
 		return notExist(err)
 	}
 	if name := t.record.Annotation(record.AnnotationName); name != "" {
+		if err := store.CheckName(name); err != nil {
+			return err
+		}
 		if err := t.log.Push(t.store.NameUndo(name, id)); err != nil {
 			return err
 		}
