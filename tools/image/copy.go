@@ -47,7 +47,7 @@ func copyTree(ctx context.Context, from, to string) error {
 		if d.IsDir() {
 			dirs = append(dirs, rel)
 		}
-		if err := c.copy(path, dst); err != nil {
+		if err := c.copy(ctx, path, dst); err != nil {
 			return fmt.Errorf("copy %s: %w", path, err)
 		}
 		return nil
@@ -74,7 +74,7 @@ type copier struct {
 	links map[inode]string // first copy of a file with several names
 }
 
-func (c *copier) copy(src, dst string) error {
+func (c *copier) copy(ctx context.Context, src, dst string) error {
 	var st unix.Stat_t
 	if err := unix.Lstat(src, &st); err != nil {
 		return err
@@ -95,7 +95,7 @@ func (c *copier) copy(src, dst string) error {
 			err = nil
 		}
 	case unix.S_IFREG:
-		err = copyFile(src, dst)
+		err = copyFile(ctx, src, dst)
 	case unix.S_IFLNK:
 		var target string
 		if target, err = os.Readlink(src); err == nil {
@@ -125,7 +125,7 @@ func (c *copier) copy(src, dst string) error {
 }
 
 // copyFile shares the blocks where both lie on one btrfs, else copies.
-func copyFile(src, dst string) (retErr error) {
+func copyFile(ctx context.Context, src, dst string) (retErr error) {
 	in, err := os.OpenFile(src, unix.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return err
@@ -139,8 +139,66 @@ func copyFile(src, dst string) (retErr error) {
 	if unix.IoctlFileClone(int(out.Fd()), int(in.Fd())) == nil {
 		return nil
 	}
-	_, err = io.Copy(out, in)
-	return err
+	return copyData(ctx, in, out)
+}
+
+// maxCopy is how many bytes are copied before ctx is looked at again.
+const maxCopy = 16 << 20
+
+// copyData copies what is no hole (lseek(2), SEEK_DATA). What has no size may
+// have content all the same: files of the kernel's own.
+func copyData(ctx context.Context, in, out *os.File) error {
+	st, err := in.Stat()
+	if err != nil {
+		return err
+	}
+	size := st.Size()
+	if size == 0 {
+		_, err := io.Copy(out, in)
+		return err
+	}
+	for next := int64(0); next < size; {
+		from, err := in.Seek(next, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			break // the rest is a hole
+		}
+		to := size
+		if err == nil {
+			to, err = in.Seek(from, unix.SEEK_HOLE)
+		} else if errors.Is(err, unix.EINVAL) { // a file system that knows none
+			from, err = next, nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := copyRange(ctx, in, out, from, to); err != nil {
+			return err
+		}
+		next = to
+	}
+	return out.Truncate(size)
+}
+
+func copyRange(ctx context.Context, in, out *os.File, from, to int64) error {
+	for _, f := range []*os.File{in, out} {
+		if _, err := f.Seek(from, io.SeekStart); err != nil {
+			return err
+		}
+	}
+	for from < to {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := io.CopyN(out, in, min(maxCopy, to-from))
+		from += n
+		if errors.Is(err, io.EOF) {
+			return nil // somebody has cut it meanwhile
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func copyXattrs(src, dst string) error {
