@@ -152,8 +152,8 @@ func TestPipelineStages(t *testing.T) {
 		for i, s := range slices.Backward(stages) {
 			ok(t, h.Sh(t, fmt.Sprintf("for i in 1 2; do %s down <r%d | cmp - r%d; done", s, i+1, i+1)))
 			h.Settle(t, before[i], "files")
-			if r := h.Sh(t, fmt.Sprintf("%s check <r%d", s, i+1)); r.Code != 1 || r.Stdout != "" {
-				t.Errorf("%s check after down: %+v; want status 1 and no record", s, r)
+			if r := h.Sh(t, fmt.Sprintf("%s check <r%d", s, i+1)); r.Code != 1 || r.Stdout != "" || strings.Count(r.Stderr, "\n") != 1 {
+				t.Errorf("%s check after down: %+v; want status 1, one line and no record", s, r)
 			}
 		}
 		ok(t, h.Sh(t, "shocker rm $(shocker ps -q)"))
