@@ -131,7 +131,8 @@ func (s *Store) Images() ([]*Image, error) {
 }
 
 // FindImage returns the image that is called by its id or its source; of
-// several with one source the newest. "debian" is "debian:latest".
+// several with one source the newest. "debian" is "debian:latest", and
+// "debian@sha256:..." is whichever has that digest.
 func (s *Store) FindImage(called string) (*Image, error) {
 	img, err := s.Image(called)
 	if err == nil || !errors.Is(err, ErrNoImage) {
@@ -142,8 +143,9 @@ func (s *Store) FindImage(called string) (*Image, error) {
 	if err != nil && !errors.Is(err, ErrDamaged) {
 		return nil, err
 	}
+	_, digest, _ := strings.Cut(called, "@")
 	for _, i := range images {
-		same := i.Source == called || i.Source == called+":latest"
+		same := i.Source == called || i.Source == called+":latest" || digest != "" && i.Digest == digest
 		if same && (img == nil || i.Created.After(img.Created)) {
 			img = i
 		}

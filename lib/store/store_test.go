@@ -77,7 +77,7 @@ func TestImages(t *testing.T) {
 				t.Errorf("FindImage(%q) = %+v, %v; want %s", called, got, err, want)
 			}
 		}
-		for _, called := range []string{"img_1", "debian", "../images", "img_../x", ""} {
+		for _, called := range []string{"img_1", "debian", "../images", "img_../x", "", "debian@sha256:1", "debian@", "@"} {
 			if _, err := s.FindImage(called); !errors.Is(err, ErrNoImage) {
 				t.Errorf("FindImage(%q): %v; want ErrNoImage", called, err)
 			}
@@ -106,6 +106,13 @@ func TestImages(t *testing.T) {
 		}
 		if got, err := s.FindImage("mine"); err != nil || got.ID != old.ID {
 			t.Errorf("after ReplaceImage: %+v, %v", got, err)
+		}
+		pinned := &Image{Source: "debian:11", Digest: "sha256:12", Layers: []string{"sha256-a"}}
+		if err := s.PutImage(pinned); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.FindImage("debian@sha256:12"); err != nil || got.ID != pinned.ID {
+			t.Errorf("FindImage by digest: %+v, %v; want %s", got, err, pinned.ID)
 		}
 	})
 }

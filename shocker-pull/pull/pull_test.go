@@ -301,10 +301,12 @@ func TestExists(t *testing.T) {
 			t.Errorf("the second pull printed %q; want the id %q", got, id)
 		}
 		byDigest := strings.TrimSuffix(r.ref(), ":1") + "@sha256:" + digestOf(t, h)
-		byID := strings.TrimPrefix(h.Must(t, "pull", byDigest), "Created: ")
 		r.Close() // a digest that is there needs no registry
-		if got := h.Must(t, "pull", byDigest); got != "Exists: "+byID {
-			t.Errorf("a digest that is there: %q; want its id %q", got, byID)
+		if got := h.Must(t, "pull", byDigest); got != "Exists: "+id {
+			t.Errorf("a digest that is there: %q; want its id %q", got, id)
+		}
+		if got := h.Must(t, "rmi", byDigest); got != "Removed: "+id {
+			t.Errorf("rmi by the digest: %q; want %q removed", got, id)
 		}
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"time"
 
 	digest "github.com/opencontainers/go-digest"
@@ -94,7 +95,8 @@ type Image struct {
 }
 
 // Present looks for an image with that source and manifest; the digest may be
-// a tag, which no image has. One whose tree was deleted by hand does not count:
+// a tag, which no image has. A source that names the digest itself is that of
+// every image which has it. One whose tree was deleted by hand does not count:
 // a pull makes it again.
 func Present(st *store.Store, source, digest string) (*Image, error) {
 	images, err := st.Images()
@@ -102,7 +104,7 @@ func Present(st *store.Store, source, digest string) (*Image, error) {
 		return nil, err
 	}
 	for _, i := range images {
-		if i.Source != source || i.Digest != digest {
+		if i.Digest != digest || i.Source != source && !strings.HasSuffix(source, "@"+digest) {
 			continue
 		}
 		if _, err := btrfs.UUID(st.Layer(i.Top())); err == nil {
