@@ -183,6 +183,14 @@ func TestTerminal(t *testing.T) {
 			t.Error("after run the terminal is not as it was")
 		}
 		h.Must(t, "rm", "seat")
+
+		// One that is only looked at.
+		shown := newTerminal(t, 44, 66)
+		cmd = shown.start("shocker", "run", "--rm", "-t", image, "stty", "size")
+		shown.expect("44 66\r")
+		if code := shown.ended(cmd); code != 0 {
+			t.Errorf("run -t: status %d; want 0", code)
+		}
 	})
 }
 

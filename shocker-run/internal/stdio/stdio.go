@@ -259,10 +259,17 @@ func (s *Streams) SetSize(rows, columns uint16) error {
 	return console.SetSize(s.master, rows, columns)
 }
 
-// Resize gives the program's terminal the size of the caller's.
+// Resize gives the program's terminal the size of the caller's: the one that
+// is typed into, or else the one that shows the output.
 func (s *Streams) Resize() error {
-	if s.master == nil || s.o.In == nil || !console.Is(s.o.In) {
+	if s.master == nil {
 		return nil
 	}
-	return console.CopySize(s.o.In, s.master)
+	out, _ := s.o.Out.(*os.File)
+	for _, f := range []*os.File{s.o.In, out} {
+		if f != nil && console.Is(f) {
+			return console.CopySize(f, s.master)
+		}
+	}
+	return nil
 }
