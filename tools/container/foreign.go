@@ -33,10 +33,18 @@ func foreign(ctx context.Context, io applet.IO, in []byte, program string, args 
 	cmd.Stdin = bytes.NewReader(in)
 	cmd.Stderr = io.Err
 	out, err := cmd.Output()
+	if ctx.Err() != nil || cmd.ProcessState != nil && interrupted(cmd.ProcessState) {
+		err = context.Canceled // Ctrl-C ends it before or after us
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", program, err)
 	}
 	return out, nil
+}
+
+func interrupted(p *os.ProcessState) bool {
+	ws, ok := p.Sys().(syscall.WaitStatus)
+	return ok && ws.Signaled() && ws.Signal() == syscall.SIGINT
 }
 
 // foreignLast executes another's last stage as the printed pipeline does: the
