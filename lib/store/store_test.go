@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/btrfs"
@@ -180,6 +181,116 @@ func TestIDsGoOn(t *testing.T) {
 	if _, err := take("ps_", nil, func(string) error { tries++; return fs.ErrPermission }); !errors.Is(err, fs.ErrPermission) || tries != 1 {
 		t.Errorf("take after an error: %v, %d tries; want it once", err, tries)
 	}
+}
+
+// TestMakersBeyondTheFirstIDs: many at once, where the first ids are in use.
+func TestMakersBeyondTheFirstIDs(t *testing.T) {
+	on(t, func(t *testing.T, s *Store) {
+		layer(t, s, "local-a")
+		for n := firstID; n <= lastID; n++ {
+			if n == firstID+100 {
+				continue // one is left
+			}
+			if err := os.Mkdir(s.Path("images", fmt.Sprintf("img_%d", n)), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ids := make(chan string, 20)
+		for range cap(ids) {
+			go func() {
+				img := &Image{Source: "x:1", Layers: []string{"local-a"}}
+				if err := s.PutImage(img); err != nil {
+					t.Error(err)
+				}
+				ids <- img.ID
+			}()
+		}
+		var got, want []string
+		for range cap(ids) {
+			got = append(got, <-ids)
+		}
+		slices.Sort(got)
+		want = append(want, fmt.Sprintf("img_%d", firstID+100))
+		for n := 1; n < cap(ids); n++ {
+			want = append(want, fmt.Sprintf("img_%d", lastID+n))
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("the ids are %q; want %q", got, want)
+		}
+		if left, err := os.ReadDir(s.Path("tmp")); err != nil || len(left) != 0 {
+			t.Errorf("left: %v, %v", left, err)
+		}
+	})
+}
+
+// TestFilesAreNeverCut: who reads a file that others replace sees one of them
+// whole, and what a killed writer leaves beside it does not count.
+func TestFilesAreNeverCut(t *testing.T) {
+	on(t, func(t *testing.T, s *Store) {
+		r, err := record.Parse([]byte(`{"annotations":{"sh.shocker.id":"ps_1"}}`))
+		if err == nil {
+			err = s.PutContainer(r, func(*undo.Entry) error { return nil })
+		}
+		for _, path := range []string{s.Path("containers", "ps_1", ".new-1"), s.Path("oci", ".new-1"), s.Path("containers", ".new-1")} {
+			if err == nil {
+				err = os.WriteFile(path, []byte(`{"cut`), 0o600)
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		var writers sync.WaitGroup
+		done := make(chan struct{})
+		for i := range 4 {
+			writers.Go(func() {
+				for n := range 50 {
+					state := &State{ExitStatus: &n, Created: time.Unix(int64(i), 0), OOMKilled: n%2 == 0, Remove: n%2 == 0}
+					if n%2 == 0 {
+						state.ExitStatus = nil // a shorter one
+					}
+					if err := s.PutState("ps_1", state); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+			writers.Go(func() {
+				for n := range 10 {
+					err := s.UpdateIndex(func(index *ispec.Index) {
+						index.Manifests = append(index.Manifests, ispec.Descriptor{Size: int64(i*10 + n)})
+					})
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		go func() {
+			writers.Wait()
+			close(done)
+		}()
+		for reading := true; reading; {
+			select {
+			case <-done:
+				reading = false
+			default:
+			}
+			if state, err := s.State("ps_1"); err != nil || state.Created.IsZero() || state.OOMKilled != state.Remove || (state.ExitStatus == nil) != state.Remove {
+				if err != nil || state.Created.Unix() < 4 { // not the first one
+					t.Fatalf("State = %+v, %v", state, err)
+				}
+			}
+			if _, err := s.Index(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		index, err := s.Index()
+		if err != nil || len(index.Manifests) != 40 {
+			t.Errorf("the index has %d manifests, %v; want all 40", len(index.Manifests), err)
+		}
+		if ids, err := s.ContainerIDs(); err != nil || !slices.Equal(ids, []string{"ps_1"}) {
+			t.Errorf("ContainerIDs = %q, %v", ids, err)
+		}
+	})
 }
 
 func TestSweepTemp(t *testing.T) {
