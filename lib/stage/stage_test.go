@@ -142,7 +142,8 @@ func TestRun(t *testing.T) {
 		host := Host{Run: h.RunDir}
 		run := func(ctx context.Context, s *handler, verb, in string, out io.Writer) (error, string) {
 			var talk bytes.Buffer
-			err := Run(ctx, host, "shocker-x", verb, s, strings.NewReader(in), out, &talk)
+			tell := func(err error) { fmt.Fprintln(&talk, strings.ReplaceAll(err.Error(), "\n", "; ")) }
+			err := Run(ctx, host, "shocker-x", verb, s, strings.NewReader(in), out, tell)
 			return err, talk.String()
 		}
 
@@ -153,8 +154,8 @@ func TestRun(t *testing.T) {
 			if !errors.Is(err, ErrRecords) {
 				t.Errorf("Run = %v; want ErrRecords", err)
 			}
-			want := "shocker-x: ps_2: one; two\nshocker-x: record at line 3: not a valid record: unexpected end of JSON input\n" +
-				"shocker-x: record at line 5: not a valid record: no annotation sh.shocker.id\n"
+			want := "ps_2: one; two\nrecord at line 3: not a valid record: unexpected end of JSON input\n" +
+				"record at line 5: not a valid record: no annotation sh.shocker.id\n"
 			if talk != want {
 				t.Errorf("it says\n%swant\n%s", talk, want)
 			}

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,11 +14,12 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"shocker.sh/lib/cgroup/group"
+	"shocker.sh/lib/cgroup"
 	"shocker.sh/lib/spawn"
 	"shocker.sh/lib/sys"
 	"shocker.sh/lib/undo"
 	"shocker.sh/shocker-run/internal/container"
+	"shocker.sh/shocker-run/internal/systemd"
 )
 
 // box is one container: what is kept of it.
@@ -34,7 +36,7 @@ type kept struct {
 	Created time.Time      `json:"created"`
 	Process spawn.Identity `json:"process"`
 	// Cgroup is the container's group in every hierarchy.
-	Cgroup group.Saved `json:"cgroup"`
+	Cgroup cgroup.Saved `json:"cgroup"`
 }
 
 var validID = regexp.MustCompile(`^[\w+.-]{1,255}$`)
@@ -105,6 +107,13 @@ func (b *box) spec() (*specs.Spec, error) { return readSpec(b.path("config.json"
 
 // discard undoes all that was done for the container, and forgets it.
 func (b *box) discard() error {
+	g, err := b.group()
+	if err == nil {
+		err = g.Stop(context.Background())
+	}
+	if err != nil {
+		return fmt.Errorf("delete %s: %w", b.ID, err)
+	}
 	if err := undo.Open(b.dir).Replay(""); err != nil {
 		return fmt.Errorf("delete %s: %w", b.ID, err)
 	}
@@ -127,7 +136,9 @@ func (b *box) lock() (*os.File, error) {
 }
 
 // group is the container's cgroup, as far as it is still there.
-func (b *box) group() (*group.Group, error) { return group.Load(b.Cgroup) }
+func (b *box) group() (*cgroup.Cgroup, error) {
+	return cgroup.Load(b.Cgroup, func() cgroup.Manager { return systemd.Manager{} })
+}
 
 const paused specs.ContainerState = "paused" // beyond the specification, as runc's
 

@@ -35,7 +35,7 @@ func (t *tool) eventsCommand() *cli.Command {
 		if err != nil {
 			return err
 		}
-		e := &events{box: b, group: g}
+		e := &events{box: b, group: g.Group}
 		if c.Bool("stats") {
 			return e.figures()
 		}

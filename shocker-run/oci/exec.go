@@ -102,7 +102,7 @@ func (t *tool) execute(c *cli.Context) (_ int, retErr error) {
 		return 0, err
 	}
 	o := b.options()
-	o.Group, o.IntoFrozen = g, c.Bool("ignore-paused")
+	o.Group, o.IntoFrozen = g.Group, c.Bool("ignore-paused")
 	o.HoldIn = ""
 	io.give(&o)
 	t.log.debugf("exec in %s: %q", b.ID, p.Args)

@@ -17,7 +17,7 @@ func (t *tool) features() error {
 		Linux: &features.Linux{
 			Namespaces:   container.Namespaces(),
 			Capabilities: container.Capabilities(),
-			Cgroup:       &features.Cgroup{V1: &yes, V2: &yes, Systemd: &no, SystemdUser: &no, Rdma: &yes},
+			Cgroup:       &features.Cgroup{V1: &yes, V2: &yes, Systemd: &yes, SystemdUser: &no, Rdma: &yes},
 			IntelRdt:     &features.IntelRdt{Enabled: &no},
 		},
 	})

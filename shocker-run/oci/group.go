@@ -7,7 +7,6 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"shocker.sh/lib/applet"
-	"shocker.sh/lib/cgroup/resources"
 )
 
 // groupCommands are those about a container's cgroup.
@@ -100,14 +99,7 @@ func (b *box) update(c *cli.Context, stdin *os.File) error {
 	if err != nil {
 		return err
 	}
-	plan, err := resources.New(g, r)
-	if err != nil {
-		return err
-	}
-	if err := g.Enable(plan.Controllers()); err != nil {
-		return err
-	}
-	return plan.Apply()
+	return g.Update(c.Context, r)
 }
 
 // asked reads the limits that the command line asks for.

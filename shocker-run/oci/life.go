@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/applet"
-	"shocker.sh/lib/cgroup/group"
-	"shocker.sh/lib/cgroup/resources"
+	"shocker.sh/lib/cgroup"
 	"shocker.sh/lib/spawn"
 	"shocker.sh/lib/undo"
 	"shocker.sh/shocker-run/internal/container"
 	"shocker.sh/shocker-run/internal/signals"
+	"shocker.sh/shocker-run/internal/systemd"
 )
 
 // createFlags are those of create and run.
@@ -91,7 +91,7 @@ type creation struct {
 	*box
 	c     *container.Container
 	spec  *specs.Spec
-	joins *group.Group
+	joins *cgroup.Cgroup
 	io    *stdio
 }
 
@@ -136,7 +136,11 @@ func (t *tool) create(c *cli.Context, hold bool) (_ *creation, retErr error) {
 	if !hold {
 		o.HoldIn = ""
 	}
-	o.Group, o.NoKeyring = n.joins, c.Bool("no-new-keyring")
+	o.NoKeyring = c.Bool("no-new-keyring")
+	if n.joins != nil {
+		o.Group = n.joins.Group
+		o.Enter = func(pid int) error { return n.joins.Enter(c.Context, pid) }
+	}
 	n.io.give(&o)
 	if n.c, err = container.Create(c.Context, spec, o); err != nil {
 		return nil, fmt.Errorf("create %s: %w", id, err)
@@ -151,6 +155,9 @@ func (t *tool) create(c *cli.Context, hold bool) (_ *creation, retErr error) {
 		return nil, err
 	}
 	n.Process = n.c.Identity
+	if n.Cgroup, err = n.joins.Save(); err != nil {
+		return nil, err
+	}
 	err = errors.Join(n.saveSpec(spec), n.save())
 	if err == nil {
 		err = writePidFile(c.String("pid-file"), n.c.Pid())
@@ -164,7 +171,16 @@ func (n *creation) makeGroup() error {
 	if linux == nil {
 		return nil // refused later, in better words
 	}
-	g, err := group.OfConfig(n.tool.cgroupRoot, linux.CgroupsPath, n.ID)
+	c := cgroup.Config{
+		Root: n.tool.cgroupRoot, CgroupsPath: linux.CgroupsPath, ID: n.ID, Annotations: n.spec.Annotations,
+	}
+	if n.tool.systemdCgroup {
+		if err := systemd.Running(); err != nil {
+			return err
+		}
+		c.Manager = systemd.Manager{}
+	}
+	g, err := cgroup.New(c)
 	if err != nil {
 		return err
 	}
@@ -172,18 +188,8 @@ func (n *creation) makeGroup() error {
 		linux.Resources = &specs.LinuxResources{}
 	}
 	linux.Resources.Devices = withDefaults(linux.Resources.Devices)
-	plan, err := resources.New(g, linux.Resources)
-	if err != nil {
-		return err
-	}
-	if _, err := g.Make(undo.Open(n.dir), true, plan.Controllers()); err != nil {
-		return err
-	}
 	n.joins = g
-	if n.Cgroup, err = g.Save(); err != nil {
-		return err
-	}
-	return plan.Apply()
+	return g.Make(undo.Open(n.dir), linux.Resources)
 }
 
 func writePidFile(path string, pid int) error {
@@ -224,9 +230,11 @@ func (t *tool) start(c *cli.Context, b *box) (retErr error) {
 		return errors.Join(err, pidfd.Close())
 	}
 	o := b.options()
-	if o.Group, err = b.group(); err != nil {
+	g, err := b.group()
+	if err != nil {
 		return errors.Join(err, pidfd.Close())
 	}
+	o.Group = g.Group
 	box, err := container.Reopen(spec, o, b.Process, pidfd)
 	if errors.Is(err, spawn.ErrNotHeld) {
 		err = ErrStopped

@@ -391,7 +391,9 @@ func TestSupervisorSlow(t *testing.T) {
 			if !rm {
 				go func() { gone <- h.Sh(t, "shocker wait "+id+" && shocker rm "+id) }()
 			} else {
-				go func() { gone <- h.Sh(t, "while [ -e "+filepath.Join(h.Store, "containers", id)+" ]; do sleep 0.01; done") }()
+				go func() {
+					gone <- h.Sh(t, "while [ -e "+filepath.Join(h.Store, "containers", id)+" ]; do sleep 0.01; done")
+				}()
 			}
 			ok(t, h.Sh(t, "kill -CONT "+pids[0]))
 			if got := ok(t, <-gone); !rm && got != "137\nRemoved: "+id+"\n" {

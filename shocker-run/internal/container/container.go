@@ -64,6 +64,8 @@ type Options struct {
 	Bundle string // directory that relative paths of the config count from
 	// Group is the cgroup that the container joins; nil: its creator's.
 	Group *group.Group
+	// Enter puts the container's first process into it; nil: Group does.
+	Enter func(pid int) error
 	Stdio [3]*os.File // descriptors 0 to 2, unless the process has a terminal
 	// HoldIn is a directory where the container waits for a start by another
 	// process (Reopen), and outlives ours; "" is one by our own.
@@ -342,7 +344,11 @@ func (c *Container) furnish() error {
 	if err := c.moveDevices(pid); err != nil {
 		return err
 	}
-	if err := c.joinGroup(pid, 0); err != nil {
+	enter := c.o.Enter
+	if enter == nil {
+		enter = func(pid int) error { return c.joinGroup(pid, 0) }
+	}
+	if err := enter(pid); err != nil {
 		return err
 	}
 	if c.o.OwnStdio != nil {
