@@ -58,12 +58,19 @@ func TestAttributes(t *testing.T) {
 			func(s *specs.Spec) { s.Linux.MemoryPolicy = &specs.LinuxMemoryPolicy{Mode: specs.MpolBind, Nodes: "0"} },
 		},
 		{
-			"limits", "ulimit -n; ulimit -Hn; ulimit -f", "4\n4\n0",
+			"limits", "ulimit -n; ulimit -Hn; ulimit -f", "3\n3\n0",
 			func(s *specs.Spec) {
-				s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 4, Hard: 4}, {Type: "RLIMIT_FSIZE"}}
+				s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 3, Hard: 3}, {Type: "RLIMIT_FSIZE"}}
 			},
 		},
 		{"umask", "umask", "0012", func(s *specs.Spec) { s.Process.User.Umask = &umask }},
+		{
+			"limits of another user", "id -u; ulimit -n; ulimit -Hn", "33\n20\n30",
+			func(s *specs.Spec) {
+				s.Process.User = specs.User{UID: 33, GID: 33}
+				s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: 20, Hard: 30}}
+			},
+		},
 	} {
 		for _, userns := range []bool{true, false} {
 			spec := config(root)

@@ -13,8 +13,8 @@
 //	                                            clone(PARENT, NEWPID) ─▶ unshare mnt, uts, net
 //	                             ◀──────────────────────────────────────  "namespaces made"
 //	write id maps, join cgroups,
-//	id-map the root,
-//	                   ───────────────────────────────────────────────▶
+//	id-map the root, raise limits,
+//	move interfaces    ───────────────────────────────────────────────▶
 //	                                                                     unshare cgroup; / is slave
 //	                                                                     attach the root, at its path
 //	                                                                     become root of the user namespace
@@ -28,9 +28,9 @@
 //	                             ◀── with a terminal: "opened" ─────────
 //	take its master ───────────────────────────────────────────────────▶
 //	                                                                     close descriptors, working directory,
-//	                                                                     user, capabilities, no_new_privs
+//	                                                                     user, capabilities, no_new_privs, limits
 //	                             ◀──────────────────────────────────────  "created"
-//	limits, oom_score_adj, scheduling, HOME;
+//	oom_score_adj, scheduling, HOME;
 //	state is "created"; from here another process may go on (lib/spawn, held.go)
 //	hooks startContainer (inside)
 //	Start ─────────────────────────────────────────────────────────────▶
@@ -185,6 +185,9 @@ func Create(ctx context.Context, spec *specs.Spec, o Options) (_ *Container, ret
 // created lets the process go on until it waits for its start, and takes over
 // what it has ready.
 func (c *Container) created(ctx context.Context) error {
+	if err := raiseLimits(c.proc.Pid(), c.spec.Process); err != nil {
+		return err
+	}
 	if err := c.proc.Release(); err != nil {
 		return err
 	}
@@ -212,7 +215,7 @@ func (c *Container) created(ctx context.Context) error {
 	if err := c.proc.Reap(); err != nil {
 		return err
 	}
-	if err := limits(c.proc.Pid(), c.spec.Process); err != nil {
+	if err := adjust(c.proc.Pid(), c.spec.Process); err != nil {
 		return err
 	}
 	if err := c.setHome(c.proc.Pid()); err != nil {

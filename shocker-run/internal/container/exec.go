@@ -35,11 +35,11 @@ var allKinds = []struct {
 //	compare namespaces ─ clone ─▶  setns(pidfd, all)
 //	                               clone(PARENT) ──────────▶
 //	                 ◀──────────────────────────────────────  "joined"
-//	cgroups, affinity ─────────────────────────────────────▶
+//	cgroups, affinity, limits ─────────────────────────────▶
 //	                                                          session, terminal, stdio,
 //	                                                          user, capabilities
 //	                 ◀──────────────────────────────────────  "created"
-//	limits, scheduling
+//	scheduling
 //	Start            ──────────────────────────────────────▶  execve
 //
 // target is the container's first process, by pid and pidfd. What Exec

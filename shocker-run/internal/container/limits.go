@@ -9,6 +9,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"shocker.sh/lib/spawn"
 	"shocker.sh/shocker-run/internal/nofile"
 )
 
@@ -43,19 +44,22 @@ func checkLimits(p *specs.Process) error {
 	return nil
 }
 
-// limits gives the waiting process its limits from outside, when all but its
-// program is done: it could not raise them itself, and would be the first to
-// meet them.
-func limits(pid int, p *specs.Process) error {
-	// Go has raised our own soft limit; the program gets what we were given.
-	if soft, hard := nofile.Inherited(); hard != 0 {
-		if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: soft, Max: hard}, nil); err != nil {
-			return fmt.Errorf("set rlimit NOFILE: %w", err)
-		}
-	}
+// Limits are set in two steps. To raise a hard limit takes CAP_SYS_RESOURCE in
+// the initial user namespace, which the parent may have and the process in its
+// own has not; and only a process itself may set them once it is another user.
+// So the parent raises them while it is still root, and the process sets them
+// last of all, since it would be the first to meet a low one.
+
+// raiseLimits raises those hard limits of the process that are to be higher.
+func raiseLimits(pid int, p *specs.Process) error {
 	for _, l := range p.Rlimits {
 		resource := rlimits[strings.TrimPrefix(l.Type, "RLIMIT_")]
-		err := unix.Prlimit(pid, resource, &unix.Rlimit{Cur: l.Soft, Max: l.Hard}, nil)
+		var now unix.Rlimit
+		err := unix.Prlimit(pid, resource, nil, &now)
+		if err == nil && now.Max < l.Hard {
+			now.Max = l.Hard
+			err = unix.Prlimit(pid, resource, &now, nil)
+		}
 		if errors.Is(err, unix.EPERM) {
 			return fmt.Errorf("set rlimit %s to %d:%d: %w: only a runtime with CAP_SYS_RESOURCE raises a hard limit", l.Type, l.Soft, l.Hard, err)
 		}
@@ -63,6 +67,27 @@ func limits(pid int, p *specs.Process) error {
 			return fmt.Errorf("set rlimit %s to %d:%d: %w", l.Type, l.Soft, l.Hard, err)
 		}
 	}
+	return nil
+}
+
+// limits sets the limits of the process.
+func (b *builder) limits(p *specs.Process) {
+	// Go has raised our own soft limit; the program gets what we were given.
+	if soft, hard := nofile.Inherited(); hard != 0 {
+		b.limit("RLIMIT_NOFILE", soft, hard)
+	}
+	for _, l := range p.Rlimits {
+		b.limit(l.Type, l.Soft, l.Hard)
+	}
+}
+
+func (b *builder) limit(name string, soft, hard uint64) {
+	b.Call(fmt.Sprintf("set rlimit %s to %d:%d", name, soft, hard), unix.SYS_PRLIMIT64, 0,
+		rlimits[strings.TrimPrefix(name, "RLIMIT_")], spawn.Struct(b.Table, &unix.Rlimit{Cur: soft, Max: hard}), 0)
+}
+
+// adjust gives the waiting process what the parent has to.
+func adjust(pid int, p *specs.Process) error {
 	if p.OOMScoreAdj != nil {
 		// Its own writing would fail: after setns its files in /proc belong
 		// to the host's root.

@@ -175,6 +175,7 @@ func (c *Container) finish(b *builder) error {
 	if c.o.HoldIn != "" {
 		c.found = b.lookUp(p)
 	}
+	b.limits(p)
 	b.Notify("tell that the container is created")
 	b.Hold("wait for the start")
 	c.exec(b)
