@@ -48,7 +48,7 @@ func Exec(ctx context.Context, host stage.Host, id string, o ExecOptions) (int, 
 	if err != nil {
 		return applet.NotStarted, fmt.Errorf("exec in %s: %w", id, err)
 	}
-	status, err := execute(ctx, host, spec, p, st.Process.Pid, pidfd, o)
+	status, err := execute(ctx, host, spec, p, st, pidfd, o)
 	if err != nil {
 		err = fmt.Errorf("exec in %s: %w", id, err)
 	}
@@ -144,7 +144,7 @@ func setDefault(env *[]string, v string) {
 	*env = append(*env, v)
 }
 
-func execute(ctx context.Context, host stage.Host, spec *specs.Spec, p *specs.Process, pid int, pidfd *os.File, o ExecOptions) (_ int, retErr error) {
+func execute(ctx context.Context, host stage.Host, spec *specs.Spec, p *specs.Process, st *state, pidfd *os.File, o ExecOptions) (_ int, retErr error) {
 	caught := signals.Catch()
 	defer caught.Stop()
 	so := stdio.Options{In: o.In, Out: o.Out, Err: o.Err, Terminal: o.Terminal}
@@ -159,8 +159,8 @@ func execute(ctx context.Context, host stage.Host, spec *specs.Spec, p *specs.Pr
 	if err != nil {
 		return applet.NotStarted, errors.Join(err, streams.Close())
 	}
-	c, err := container.Exec(ctx, spec, p, pid, pidfd, container.Options{
-		Group: g, Stdio: streams.Child, OwnStdio: streams.Chown,
+	c, err := container.Exec(ctx, spec, p, st.Process.Pid, pidfd, container.Options{
+		ID: st.ID, Bundle: st.Bundle, Group: g, Stdio: streams.Child, OwnStdio: streams.Chown,
 	})
 	if err != nil {
 		return statusOf(err), errors.Join(err, streams.Close())

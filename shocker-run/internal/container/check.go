@@ -50,8 +50,6 @@ func checkVersion(version string) error {
 // checkLinux checks what no other step parses anyway.
 func checkLinux(linux *specs.Linux) error {
 	switch {
-	case linux.Seccomp != nil:
-		return fmt.Errorf("%w: linux.seccomp", ErrUnsupported)
 	case linux.IntelRdt != nil:
 		return fmt.Errorf("%w: linux.intelRdt", ErrUnsupported)
 	}

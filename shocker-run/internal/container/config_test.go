@@ -190,7 +190,6 @@ func TestHostileImage(t *testing.T) {
 func TestRefused(t *testing.T) {
 	root := busyboxRoot(t)
 	for name, change := range map[string]func(*specs.Spec){
-		"seccomp":              func(s *specs.Spec) { s.Linux.Seccomp = &specs.LinuxSeccomp{} },
 		"no process":           func(s *specs.Spec) { s.Process = nil },
 		"no arguments":         func(s *specs.Spec) { s.Process.Args = nil },
 		"relative cwd":         func(s *specs.Spec) { s.Process.Cwd = "x" },

@@ -29,11 +29,13 @@
 //	take its master ───────────────────────────────────────────────────▶
 //	                                                                     close descriptors, working directory,
 //	                                                                     user, capabilities, no_new_privs, limits
+//	                             ◀── with a seccomp agent: see load ────
+//	tell the agent ────────────────────────────────────────────────────▶
 //	                             ◀──────────────────────────────────────  "created"
 //	oom_score_adj, scheduling, HOME;
 //	state is "created"; from here another process may go on (lib/spawn, held.go)
 //	hooks startContainer (inside)
-//	Start ─────────────────────────────────────────────────────────────▶
+//	Start ─────────────────────────────────────────────────────────────▶ seccomp filter
 //	                             ◀── end of file, or the step ──────────  execve: the program is pid 1
 //	hooks poststart; state is "running"
 //
@@ -56,6 +58,7 @@ import (
 
 	"shocker.sh/lib/cgroup/group"
 	"shocker.sh/lib/spawn"
+	"shocker.sh/shocker-run/internal/seccomp"
 )
 
 // Options are what a config does not say.
@@ -114,7 +117,10 @@ type Container struct {
 	found  []*lookup   // with HoldIn
 	net    *spawn.Step // see netSocket
 	home   spawn.Ref   // of HOME in the environment, 0 if it is known
-	ended  bool
+	// listener loads a seccomp filter that has an agent.
+	listener *spawn.Step
+	first    int // pid of the container's first process, of another one
+	ended    bool
 	// Console is the terminal's master, with process.terminal; the caller
 	// closes it.
 	Console *os.File
@@ -133,6 +139,8 @@ type setup struct {
 	null []*os.File
 	caps *caps
 	last int // capability
+
+	filter *seccomp.Filter // nil: none
 }
 
 func (s *setup) close() {
@@ -206,6 +214,11 @@ func (c *Container) created(ctx context.Context) error {
 			return err
 		}
 	}
+	if c.listener != nil {
+		if err := c.tellAgent(ctx); err != nil {
+			return err
+		}
+	}
 	if err := c.proc.Notified(ctx); err != nil {
 		return c.explain(err)
 	}
@@ -258,6 +271,9 @@ func (c *Container) prepare() (err error) {
 		}
 	}
 	if err := c.capabilities(s.ns.own(unix.CLONE_NEWUSER)); err != nil {
+		return err
+	}
+	if err := c.compileSeccomp(); err != nil {
 		return err
 	}
 	for key := range linux.Sysctl {

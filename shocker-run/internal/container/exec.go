@@ -54,7 +54,7 @@ func Exec(ctx context.Context, spec *specs.Spec, process *specs.Process, pid int
 	if other.Linux == nil {
 		return nil, fmt.Errorf("%w: it has no linux", ErrInvalid)
 	}
-	c := &Container{spec: &other, o: o, setup: &setup{}}
+	c := &Container{spec: &other, o: o, setup: &setup{}, first: pid}
 	if err := c.cloneExec(pid, target); err != nil {
 		return nil, err
 	}
@@ -113,6 +113,9 @@ func (c *Container) cloneExec(pid int, target *os.File) (err error) {
 		return err
 	}
 	if err := c.capabilities(joins&unix.CLONE_NEWUSER != 0); err != nil {
+		return err
+	}
+	if err := c.compileSeccomp(); err != nil {
 		return err
 	}
 	b, err := c.newTable()

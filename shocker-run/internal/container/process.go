@@ -90,8 +90,7 @@ func (b *builder) changeDir(cwd string) {
 }
 
 // identity makes the process what its config says it is: user, groups,
-// capabilities, no_new_privs. Seccomp filters have their place after it with
-// no_new_privs, and before it without.
+// capabilities, no_new_privs.
 func (b *builder) identity(p *specs.Process, c *caps, last int) {
 	for n := range last + 1 {
 		if c.bounding&(1<<n) == 0 {
@@ -170,7 +169,6 @@ func (c *Container) exec(b *builder) {
 	args := b.Strings(p.Args)
 	env, home := b.environment(append(p.Env[:len(p.Env):len(p.Env)], listenFDs(c.o.ListenFDs)...))
 	c.home = home
-	b.Signals()
 	all := candidates(p.Args[0], p.Env)
 	for i, path := range all {
 		s := b.Call("execute "+path, unix.SYS_EXECVE, path, args, env)

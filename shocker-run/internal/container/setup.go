@@ -171,13 +171,17 @@ func (c *Container) finish(b *builder) error {
 	if err := b.traits(c.spec.Linux); err != nil {
 		return err
 	}
+	c.load(b, loadEarly)
 	b.identity(p, c.setup.caps, c.setup.last)
 	if c.o.HoldIn != "" {
 		c.found = b.lookUp(p)
 	}
 	b.limits(p)
+	c.load(b, loadToCreate)
 	b.Notify("tell that the container is created")
 	b.Hold("wait for the start")
+	b.Signals()
+	c.load(b, loadLast)
 	c.exec(b)
 	return nil
 }
