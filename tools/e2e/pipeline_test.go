@@ -74,6 +74,7 @@ func TestRunIsItsPipeline(t *testing.T) {
 			{"-i", "cat"},
 			{"-t", "sh -c 'tty; test -t 1'"},
 			{"--userns host", "cat /proc/self/uid_map"},
+			{"--security-opt seccomp=unconfined --security-opt no-new-privileges=false", "grep -e Seccomp: -e NoNewPrivs /proc/self/status"},
 			{"--network none", "ip -o link"},
 			{"--network host", "sh -c 'ip -o link | wc -l'"},
 			{"--network bridge", "ip -4 -o addr"},

@@ -24,6 +24,7 @@ var Flags = []cli.Flag{
 	&cli.StringFlag{Name: "name", Usage: "call the container `NAME`"},
 	&cli.StringFlag{Name: "hostname", Usage: "host `NAME` inside (default: the container's id)"},
 	&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "give the program a terminal"},
+	&cli.StringSliceFlag{Name: "security-opt", KeepSpace: true, Usage: "seccomp=default, unconfined or FILE; no-new-privileges=true or false: `OPTION`"},
 	&cli.StringFlag{Name: "userns", Usage: "user namespace `MODE`: host is none, so root inside is root outside", DefaultText: "one of its own"},
 }
 
@@ -41,6 +42,9 @@ func FromContext(c *cli.Context) (*Options, error) {
 		Name:     c.String("name"),
 		Hostname: c.String("hostname"),
 		TTY:      c.Bool("tty"),
+	}
+	if err := o.securityOptions(c.StringSlice("security-opt")); err != nil {
+		return nil, err
 	}
 	switch c.String("userns") {
 	case "":

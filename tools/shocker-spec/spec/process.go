@@ -124,7 +124,7 @@ func process(tree string, img ispec.ImageConfig, hostname string, o *Options) (*
 		Args:            args,
 		Env:             env,
 		Cwd:             cwd,
-		NoNewPrivileges: true,
+		NoNewPrivileges: !o.NewPrivileges,
 		Capabilities:    &specs.LinuxCapabilities{Bounding: capabilities},
 	}
 	if user.UID == 0 {

@@ -33,6 +33,9 @@ type Options struct {
 	Hostname   string // default: the id
 	TTY        bool
 	HostUsers  bool // no user namespace
+	// Seccomp is a profile's file, "unconfined", or "default", which "" is too.
+	Seccomp       string
+	NewPrivileges bool // a setuid program may gain some
 }
 
 // Make makes a container and its record. Until the returned mark is done, the
@@ -92,6 +95,9 @@ func build(host stage.Host, st *store.Store, img *store.Image, o *Options, id st
 			ReadonlyPaths:     readonlyPaths,
 			RootfsPropagation: "private",
 		},
+	}
+	if err := setSeccomp(spec, o.Seccomp); err != nil {
+		return nil, err
 	}
 	if o.Name != "" {
 		spec.Annotations[record.AnnotationName] = o.Name
