@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"strconv"
 )
 
 // member is one key of a JSON object with the bytes it was written in.
@@ -20,39 +19,13 @@ type object []member
 // parseObject splits one JSON object into its members. The values are not
 // copied: they alias data.
 func parseObject(data []byte) (object, error) {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	tok, err := dec.Token()
-	if err != nil {
-		return nil, err
-	}
-	if tok != json.Delim('{') {
-		return nil, fmt.Errorf("not a JSON object")
-	}
 	var o object
-	seen := make(map[string]bool)
-	for dec.More() {
-		start := dec.InputOffset()
-		tok, err := dec.Token()
-		if err != nil {
-			return nil, err
-		}
-		name, ok := tok.(string)
-		if !ok {
-			return nil, fmt.Errorf("not a JSON object")
-		}
-		if seen[name] {
-			// Readers differ in which of two equal keys they take.
-			return nil, fmt.Errorf("key %s appears twice", strconv.Quote(name))
-		}
-		seen[name] = true
-		key := bytes.TrimLeft(data[start:dec.InputOffset()], ", \t\r\n")
-		var value json.RawMessage
-		if err := dec.Decode(&value); err != nil {
-			return nil, err
-		}
-		o = append(o, member{name, key, value})
-	}
-	return o, nil
+	_, err := members(data, skipSpace(data, 0), func(name string, key []byte, at int) (int, error) {
+		end := skipValue(data, at)
+		o = append(o, member{name, key, data[at:end:end]})
+		return end, nil
+	})
+	return o, err
 }
 
 // find returns the index of the member called name, or -1.
@@ -133,48 +106,4 @@ func at(data json.RawMessage, path []string) (json.RawMessage, error) {
 		data = o[i].value
 	}
 	return data, nil
-}
-
-// checkKeys refuses an object, at any depth, in which a key appears twice.
-func checkKeys(data []byte) error {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.UseNumber()
-	type level struct {
-		keys  map[string]bool // nil inside an array
-		value bool            // the next token is a value
-	}
-	var stack []level
-	for {
-		tok, err := dec.Token()
-		if err != nil {
-			if len(stack) == 0 {
-				return nil // io.EOF: json.Valid has seen the rest
-			}
-			return err
-		}
-		top := len(stack) - 1
-		if top >= 0 && stack[top].keys != nil && !stack[top].value {
-			if name, ok := tok.(string); ok {
-				if stack[top].keys[name] {
-					return fmt.Errorf("key %s appears twice", strconv.Quote(name))
-				}
-				stack[top].keys[name] = true
-				stack[top].value = true
-				continue
-			}
-		}
-		switch tok {
-		case json.Delim('{'):
-			stack = append(stack, level{keys: make(map[string]bool)})
-			continue
-		case json.Delim('['):
-			stack = append(stack, level{})
-			continue
-		case json.Delim('}'), json.Delim(']'):
-			stack = stack[:top]
-		}
-		if n := len(stack); n > 0 {
-			stack[n-1].value = false
-		}
-	}
 }

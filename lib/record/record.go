@@ -200,17 +200,5 @@ func encode(v any) (json.RawMessage, error) {
 		return nil, err
 	}
 	raw := bytes.TrimRight(b.Bytes(), "\n")
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.UseNumber()
-	for {
-		tok, err := dec.Token()
-		if err != nil {
-			return raw, nil // io.EOF: what Encode wrote is valid
-		}
-		if n, ok := tok.(json.Number); ok {
-			if f, err := n.Float64(); err != nil || f > maxInteger || f < -maxInteger {
-				return nil, fmt.Errorf("%w: %s is beyond 2^53", ErrInvalid, n)
-			}
-		}
-	}
+	return raw, checkNumbers(raw)
 }

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"encoding/json"
 	"errors"
 	"io"
 	"strings"
@@ -116,4 +117,43 @@ func TestReaderLimitsARecord(t *testing.T) {
 	if r, err := rd.Next(); err != nil || r.ID() != "ps_42045" {
 		t.Errorf("the record after it: %v", err)
 	}
+}
+
+// FuzzScan: whatever is valid JSON is read as encoding/json reads it, and
+// nothing panics.
+func FuzzScan(f *testing.F) {
+	for _, text := range []string{
+		`{"a":{"b":[1,{"c":"}\""}],"d":null}, "é\u0041" : -1.5e3 }`, `{}`, `[]`, `{"a":1,"a":2}`, `{"a":[{"x":1,"x":2}]}`, `{"a":"\\"}`, `{"a`, `{"a":9007199254740993}`,
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		o, err := parseObject(text)
+		keysErr := checkKeys(text)
+		_ = checkNumbers(text)
+		if !json.Valid(text) {
+			return
+		}
+		var want map[string]json.RawMessage
+		if json.Unmarshal(text, &want) != nil || want == nil {
+			if err == nil {
+				t.Errorf("%q is no object, and was taken for one", text)
+			}
+			return
+		}
+		if err != nil {
+			if keysErr == nil {
+				t.Errorf("%q: %v, but its keys are right", text, err)
+			}
+			return
+		}
+		if len(o) != len(want) {
+			t.Errorf("%q: %d members; want %d", text, len(o), len(want))
+		}
+		for _, m := range o {
+			if string(m.value) != string(want[m.name]) {
+				t.Errorf("%q: %q is %s; want %s", text, m.name, m.value, want[m.name])
+			}
+		}
+	})
 }
