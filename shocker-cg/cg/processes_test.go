@@ -150,6 +150,36 @@ func TestCheckBeforeUpdate(t *testing.T) {
 	}
 }
 
+// Of a quota and a period the one that is not given stays as it is.
+func TestQuotaOrPeriod(t *testing.T) {
+	h := newHost(t)
+	h.up(rec("ps_1", `{"cpu":{"quota":30000,"period":60000}}`))
+	g, err := At(h.Host, h.CgroupParent+"/ps_1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ update, quota, period string }{
+		{`{"cpu":{"quota":20000}}`, "20000", "60000"},
+		{`{"cpu":{"period":50000}}`, "20000", "50000"},
+		{`{"cpu":{"quota":0,"period":40000}}`, "20000", "40000"},
+		{`{"cpu":{"quota":-1}}`, "-1", "40000"},
+		{`{"cpu":{"period":70000}}`, "-1", "70000"},
+	} {
+		if err := g.Update(limitsOf(t, test.update)); err != nil {
+			t.Fatal(err)
+		}
+		got := h.file("ps_1", "cpu.cfs_quota_us", "cpu.max")
+		if quota, period, v2 := strings.Cut(got, " "); !v2 {
+			got += " " + h.file("ps_1", "cpu.cfs_period_us", "")
+		} else if quota == "max" {
+			got = "-1 " + period
+		}
+		if want := test.quota + " " + test.period; got != want {
+			t.Errorf("after %s quota and period are %s; want %s", test.update, got, want)
+		}
+	}
+}
+
 // An update that the kernel refuses in part changes nothing.
 func TestFailedUpdate(t *testing.T) {
 	h := newHost(t)

@@ -34,7 +34,7 @@ func makeGroup(t *testing.T, cgroupsPath, id string) (*Group, *undo.Log) {
 		t.Fatal(err)
 	}
 	log := undo.Open(t.TempDir())
-	if _, err := g.Make(log, true, Controllers{Like: []string{"pids"}}); err != nil {
+	if _, err := g.Make(log, true, Controllers{Like: []string{"memory", "pids"}}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

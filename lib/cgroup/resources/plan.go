@@ -145,7 +145,7 @@ func (p *Plan) Controllers() group.Controllers {
 	want := group.Controllers{Like: like}
 	for _, s := range p.steps {
 		h, ok := p.group.Find(s.controller)
-		if ok && h.Version == 2 && !slices.Contains(want.Need, s.controller) {
+		if ok && h.Version == 2 && h.Has(s.controller) && !slices.Contains(want.Need, s.controller) {
 			want.Need = append(want.Need, s.controller)
 		}
 	}

@@ -179,6 +179,17 @@ func TestControllersOfHybrid(t *testing.T) {
 	}
 }
 
+// What is part of every group needs no controller.
+func TestControllersOfUnified(t *testing.T) {
+	p, err := New(version2(), parse(t, `{"unified":{"cgroup.max.depth":"2","hugetlb.2MB.max":"0"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if need := p.Controllers().Need; len(need) != 1 || need[0] != "hugetlb" {
+		t.Errorf("needed: %v; want hugetlb alone", need)
+	}
+}
+
 func TestSame(t *testing.T) {
 	for _, test := range []struct {
 		same       func(have, text string) bool
