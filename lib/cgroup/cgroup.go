@@ -3,7 +3,6 @@ package cgroup
 import (
 	"context"
 	"errors"
-	"os"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -15,11 +14,9 @@ import (
 // Cgroup is the cgroup of one container.
 type Cgroup struct {
 	*group.Group
-	unit      *Unit // nil: the tree is ours
-	manager   Manager
-	log       *undo.Log
-	resources *specs.LinuxResources
-	plan      *resources.Plan
+	unit    *Unit // nil: the tree is ours
+	manager Manager
+	keeper  *keeper
 }
 
 // Config is what a group is found by.
@@ -55,57 +52,50 @@ func New(c Config) (*Cgroup, error) {
 // Make makes and limits the group before there is a process for it. Its undo is
 // in log before anything is done; on an error nothing is left. A group that is
 // there already is used if it is empty and not frozen, and stays when ours go.
-// What a manager makes it makes later, in Enter.
-func (c *Cgroup) Make(log *undo.Log, r *specs.LinuxResources) (retErr error) {
+// Release must follow, once the container's first process is in the group.
+func (c *Cgroup) Make(ctx context.Context, log *undo.Log, r *specs.LinuxResources) error {
 	plan, err := resources.New(c.Group, r)
 	if err != nil {
 		return err
 	}
-	c.log, c.plan, c.resources = log, plan, r
-	if c.manager != nil {
-		return nil
-	}
-	unmake, err := c.Group.Make(log, true, plan.Controllers())
-	if err != nil {
-		return err
-	}
-	if err := plan.Apply(); err != nil {
-		return errors.Join(err, unmake())
-	}
-	return nil
-}
-
-// Door is the group's directory for CLONE_INTO_CGROUP, nil if the process has
-// to be cloned outside.
-func (c *Cgroup) Door() (*os.File, error) {
-	if c.manager != nil {
-		return nil, nil
-	}
-	return c.Group.Door()
-}
-
-// Enter moves the container's first process, which has one thread and waits,
-// into the group; if it was cloned into it, that is all. On an error what a
-// manager made is taken back, with the process.
-func (c *Cgroup) Enter(ctx context.Context, pid int) error {
+	var unmake func() error
 	if c.manager == nil {
-		return c.AttachThread(pid)
-	}
-	unmake, err := c.MakeWith(c.log, c.plan.Controllers(), func() error { return c.manager.Start(ctx, *c.unit, pid) })
-	if err != nil {
-		return err
-	}
-	err = c.AttachThread(pid)
-	if err == nil {
-		err = c.manager.Set(ctx, *c.unit, c.version(), c.resources)
-	}
-	if err == nil {
-		err = c.plan.Apply()
+		unmake, err = c.Group.Make(log, true, plan.Controllers())
+	} else {
+		unmake, err = c.MakeWith(log, c.unit.Name, plan.Controllers(), func() error { return c.start(ctx) })
 	}
 	if err != nil {
-		err = errors.Join(err, unmake(), c.Stop(ctx))
+		return errors.Join(err, c.Release())
+	}
+	if c.manager != nil {
+		err = c.manager.Set(ctx, *c.unit, c.version(), r)
+	}
+	if err == nil {
+		err = plan.Apply()
+	}
+	if err != nil {
+		err = errors.Join(err, c.Release(), unmake(), c.Stop(ctx))
 	}
 	return err
+}
+
+// start has the manager make the group, around a process that keeps it.
+func (c *Cgroup) start(ctx context.Context) (err error) {
+	if c.keeper, err = newKeeper(); err != nil {
+		return err
+	}
+	return c.manager.Start(ctx, *c.unit, c.keeper.pid())
+}
+
+// Release ends what has kept the group until the container's first process was
+// in it.
+func (c *Cgroup) Release() error {
+	if c.keeper == nil {
+		return nil
+	}
+	k := c.keeper
+	c.keeper = nil
+	return k.end()
 }
 
 // version is that of cgroups which the manager uses.

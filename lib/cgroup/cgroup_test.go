@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/cgroup/group"
 	"shocker.sh/lib/testkit"
@@ -120,7 +121,7 @@ func create(t *testing.T, m *fake, resources string) (*Cgroup, *exec.Cmd, *undo.
 		m.dirs = c.Dirs()[:1]
 	}
 	log := undo.Open(t.TempDir())
-	if err := c.Make(log, parse(t, resources)); err != nil {
+	if err := c.Make(t.Context(), log, parse(t, resources)); err != nil {
 		return c, nil, log, err
 	}
 	cmd := exec.Command("sleep", "1000")
@@ -128,6 +129,9 @@ func create(t *testing.T, m *fake, resources string) (*Cgroup, *exec.Cmd, *undo.
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if err := c.Release(); err != nil {
+			t.Error(err)
+		}
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		if err := log.Replay(""); err != nil {
@@ -137,7 +141,7 @@ func create(t *testing.T, m *fake, resources string) (*Cgroup, *exec.Cmd, *undo.
 			t.Errorf("missing are %v of %v: %v", missing, c.Dirs(), err)
 		}
 	})
-	return c, cmd, log, c.Enter(t.Context(), cmd.Process.Pid)
+	return c, cmd, log, errors.Join(c.Join(cmd.Process.Pid, group.Joining{}), c.Release())
 }
 
 func parse(t *testing.T, text string) *specs.LinuxResources {
@@ -165,6 +169,9 @@ func TestLife(t *testing.T) {
 			c, cmd, _, err := create(t, m, `{"pids":{"limit":5}}`)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if pids, err := c.Procs(); err != nil || fmt.Sprint(pids) != fmt.Sprintf("[%d]", cmd.Process.Pid) {
+				t.Errorf("Procs = %v, %v; want %d alone", pids, err, cmd.Process.Pid)
 			}
 			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", cmd.Process.Pid))
 			if n := strings.Count(string(text), ":"+c.Path+"\n"); err != nil || n != len(c.Hierarchies) {
@@ -214,18 +221,18 @@ func TestFailures(t *testing.T) {
 	for _, fail := range []string{"start", "set"} {
 		m := &fake{}
 		m.fail = fmt.Sprintf("%s cgroup-test-%d-%d-x.scope", fail, os.Getpid(), count.Load()+1)
-		c, cmd, log, err := create(t, m, `{"pids":{"limit":5}}`)
+		c, _, log, err := create(t, m, `{"pids":{"limit":5}}`)
 		if !errors.Is(err, errFake) {
-			t.Errorf("Enter with a manager that fails to %s: %v", fail, err)
+			t.Errorf("Make with a manager that fails to %s: %v", fail, err)
 			continue
 		}
 		entries, err := log.Entries()
 		if missing, merr := c.Missing(); errors.Join(err, merr) != nil || len(entries) > 0 || len(missing) != len(c.Hierarchies) {
 			t.Errorf("after a failed %s: the undo is %v, missing are %v: %v", fail, entries, missing, errors.Join(err, merr))
 		}
-		if err := cmd.Wait(); err == nil {
-			t.Error("the process ended by itself")
-		}
+	}
+	if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); !errors.Is(err, unix.ECHILD) {
+		t.Errorf("a process is left: %d, %v", pid, err)
 	}
 	m := &fake{}
 	c, _, _, err := create(t, m, `{"pids":{"limit":5}}`)

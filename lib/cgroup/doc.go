@@ -7,11 +7,11 @@
 // make, or to a manager, systemd:
 //
 //	            ours                              a manager's
-//	Make        directories, limits               checks only
-//	(the process is cloned, on v2 into Door)
-//	Enter       the process joins                 unit with the process, directories that the
-//	                                              manager does not make, limits by it and by us
+//	Make        directories, limits               a unit around a process of ours, directories that
+//	                                              the manager does not make, limits by it and by us
+//	(the container's first process joins)
+//	Release     -                                 our process ends
 //	Update      limits                            limits by it and by us
 //	Stop        -                                 the unit is ended
-//	undo log    directories go                    directories go
+//	undo log    directories go                    directories go, and with them the unit
 package cgroup

@@ -15,6 +15,50 @@ import (
 // killTimeout limits how long killed processes may take to leave their cgroup.
 const killTimeout = 10 * time.Second
 
+// managerTimeout limits how long systemd may take to see that a unit is empty.
+const managerTimeout = 2 * time.Second
+
+func cgroups(e *Entry) error {
+	if e.Name != "" {
+		if err := leaveToManager(e.Dirs); err != nil {
+			return err
+		}
+	}
+	return RemoveCgroups(e.Dirs)
+}
+
+// leaveToManager empties the cgroups of a unit, and lets systemd remove those
+// that it knows: the kernel tells it of a group that is empty a little later,
+// and does not if the group is gone by then, so the unit would stay.
+func leaveToManager(dirs []Dir) error {
+	ctx, cancel := context.WithTimeout(context.Background(), killTimeout)
+	defer cancel()
+	var there []string
+	for _, d := range dirs {
+		is, err := d.is()
+		if err != nil {
+			return err
+		}
+		if is {
+			there = append(there, d.Path)
+		}
+	}
+	if len(there) == 0 {
+		return nil
+	}
+	if err := KillCgroup(ctx, there); err != nil {
+		return err
+	}
+	for end := time.Now().Add(managerTimeout); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		for _, dir := range there {
+			if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+		}
+	}
+	return nil // there may be no systemd any more
+}
+
 // RemoveCgroups kills what runs in the given cgroups and removes them, with the
 // groups that were made below them and with those of their parents that
 // shocker-cg has made and nobody needs any more.

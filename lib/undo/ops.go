@@ -23,7 +23,7 @@ const (
 	OpUnlink    = "unlink"    // the file Path, if its content is Data
 	OpRemove    = "remove"    // the directory tree Path, if it has Ino
 	OpLink      = "link"      // the network interface Name, if it has Index
-	OpCgroup    = "cgroup"    // the cgroups Dirs: what runs inside is killed
+	OpCgroup    = "cgroup"    // the cgroups Dirs, of systemd's unit Name if it has one: what runs inside is killed
 	OpSubvolume = "subvolume" // the btrfs subvolume Path, if it has UUID
 	OpDown      = "down"      // runs Args with Record on its input
 )
@@ -33,7 +33,7 @@ var operations = map[string]func(*Entry) error{
 	OpUnlink:    unlink,
 	OpRemove:    remove,
 	OpLink:      func(e *Entry) error { return deleteLink(e.Name, e.Index) },
-	OpCgroup:    func(e *Entry) error { return RemoveCgroups(e.Dirs) },
+	OpCgroup:    cgroups,
 	OpSubvolume: subvolume,
 	OpDown:      down,
 }

@@ -45,7 +45,7 @@ type Entry struct {
 	Ino   uint64 `json:"ino,omitempty"`   // st_ino of what is at Path
 	Data  string `json:"data,omitempty"`  // content of the file at Path
 	UUID  string `json:"uuid,omitempty"`  // of a subvolume
-	Name  string `json:"name,omitempty"`  // of a network interface
+	Name  string `json:"name,omitempty"`  // of a network interface or a unit
 	Index int    `json:"index,omitempty"` // of a network interface
 	Dirs  []Dir  `json:"dirs,omitempty"`  // of a cgroup
 

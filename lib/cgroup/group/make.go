@@ -73,10 +73,10 @@ func (g *Group) Make(log *undo.Log, adopt bool, want Controllers) (_ func() erro
 	return unmake, nil
 }
 
-// MakeWith is Make, with adopt, for a tree that somebody else manages: start has
-// the manager make the group and put a process into it, in the hierarchies that
-// it knows; here it is made in the others.
-func (g *Group) MakeWith(log *undo.Log, want Controllers, start func() error) (_ func() error, retErr error) {
+// MakeWith is Make, with adopt, for a tree that systemd manages: start has it
+// make the unit's group and put a process into it, in the hierarchies that it
+// knows; here it is made in the others.
+func (g *Group) MakeWith(log *undo.Log, unit string, want Controllers, start func() error) (_ func() error, retErr error) {
 	missing, err := g.Missing()
 	if err != nil {
 		return nil, err
@@ -84,7 +84,7 @@ func (g *Group) MakeWith(log *undo.Log, want Controllers, start func() error) (_
 	if err := g.idle(); err != nil {
 		return nil, err
 	}
-	entry := &undo.Entry{Stage: Stage, Class: undo.Rm, Op: undo.OpCgroup}
+	entry := &undo.Entry{Stage: Stage, Class: undo.Rm, Op: undo.OpCgroup, Name: unit}
 	for _, dir := range missing {
 		entry.Dirs = append(entry.Dirs, undo.Dir{Path: dir})
 	}

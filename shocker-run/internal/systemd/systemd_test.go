@@ -17,6 +17,7 @@ import (
 
 	"shocker.sh/lib/cgroup"
 	"shocker.sh/lib/cgroup/devices"
+	"shocker.sh/lib/cgroup/group"
 	"shocker.sh/lib/testkit"
 	"shocker.sh/lib/undo"
 )
@@ -68,8 +69,8 @@ func create(t *testing.T, path, resources string, annotations map[string]string)
 		return nil, err
 	}
 	c := &container{Cgroup: cg, log: undo.Open(t.TempDir())}
-	if err := c.Make(c.log, parse(t, resources)); err != nil {
-		return nil, err
+	if err := c.Make(t.Context(), c.log, parse(t, resources)); err != nil {
+		return c, err
 	}
 	c.cmd = exec.Command("sleep", "1000")
 	if err := c.cmd.Start(); err != nil {
@@ -82,7 +83,7 @@ func create(t *testing.T, path, resources string, annotations map[string]string)
 			t.Error(err)
 		}
 	})
-	return c, c.Enter(t.Context(), c.cmd.Process.Pid)
+	return c, errors.Join(c.Join(c.cmd.Process.Pid, group.Joining{}), c.Release())
 }
 
 func mustCreate(t *testing.T, path, resources string, annotations map[string]string) *container {
