@@ -23,6 +23,10 @@ const (
 	maxFile = 16 << 20 // bytes
 	// maxID: 2^32-1 is "no change" to chown(2) and setresuid(2).
 	maxID = 1<<32 - 2
+	// maxFields: one more than a line of passwd(5) has.
+	maxFields = 8
+	// maxGroups is what setgroups(2) takes.
+	maxGroups = 65536
 )
 
 var (
@@ -120,12 +124,20 @@ func memberships(root *os.File, login string, primary uint32) ([]uint32, error) 
 		if len(f) < 4 {
 			return
 		}
+		id, ok, err := parseID(f[2])
+		if err != nil || !ok || id == primary {
+			return
+		}
 		for member := range strings.SplitSeq(f[3], ",") {
-			if id, ok, err := parseID(f[2]); member == login && err == nil && ok && id != primary {
+			if member == login {
 				groups = append(groups, id)
+				break
 			}
 		}
 	})
+	if err == nil && len(groups) > maxGroups {
+		err = fmt.Errorf("user %q is in %d groups of the image; %d are possible", login, len(groups), maxGroups)
+	}
 	return groups, err
 }
 
@@ -145,22 +157,17 @@ func parseID(s string) (id uint32, ok bool, err error) {
 // lines calls f with the fields of every line of a file in the image. A file
 // that is not there has none.
 func lines(root *os.File, path string, f func(fields []string)) error {
-	// O_NONBLOCK: a FIFO must not hold us up.
-	file, err := sys.OpenBeneath(root, path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	file, err := sys.OpenRegular(root, path)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return nil
+	}
+	if errors.Is(err, sys.ErrNotRegular) {
+		return fmt.Errorf("/%s of the image is %w", path, sys.ErrNotRegular)
 	}
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	st, err := file.Stat()
-	if err != nil {
-		return err
-	}
-	if !st.Mode().IsRegular() {
-		return fmt.Errorf("/%s of the image is not a regular file", path)
-	}
 	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
 	if err != nil {
 		return err
@@ -171,7 +178,7 @@ func lines(root *os.File, path string, f func(fields []string)) error {
 	scan := bufio.NewScanner(bytes.NewReader(data))
 	scan.Buffer(nil, maxFile+1)
 	for scan.Scan() {
-		f(strings.Split(scan.Text(), ":"))
+		f(strings.SplitN(scan.Text(), ":", maxFields))
 	}
 	return scan.Err()
 }

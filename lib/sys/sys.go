@@ -43,6 +43,33 @@ func OpenBeneath(root *os.File, path string, flags int, mode uint32) (*os.File, 
 	return os.NewFile(uintptr(fd), root.Name()+":"+path), nil
 }
 
+// OpenRegular opens a regular file inside the directory root for reading, as
+// OpenBeneath does. It looks before it opens: to open a device has effects (a
+// watchdog starts, a tape rewinds), and to open a FIFO may take for ever.
+func OpenRegular(root *os.File, path string) (*os.File, error) {
+	f, err := OpenBeneath(root, path, unix.O_PATH, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, &os.PathError{Op: "open", Path: f.Name(), Err: ErrNotRegular}
+	}
+	var fd int
+	err = Retry(func() (err error) {
+		fd, err = unix.Open("/proc/self/fd/"+strconv.Itoa(int(f.Fd())), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: f.Name(), Err: err}
+	}
+	return os.NewFile(uintptr(fd), f.Name()), nil
+}
+
 // OpenDir opens a directory of the host as a root for OpenBeneath.
 func OpenDir(path string) (*os.File, error) {
 	return os.OpenFile(path, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
