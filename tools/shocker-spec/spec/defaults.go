@@ -64,3 +64,28 @@ func namespaces(userns, cgroupns bool) []specs.LinuxNamespace {
 	}
 	return all
 }
+
+// devices are those that Docker allows; all nodes may be made. They guard the
+// host from the device nodes of an image whose root user is the host's: with a
+// user namespace the container's root is attached without devices.
+func devices() []specs.LinuxDeviceCgroup {
+	rules := []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}
+	allow := func(kind string, major, minor int64, access string) {
+		r := specs.LinuxDeviceCgroup{Allow: true, Type: kind, Access: access}
+		if major >= 0 {
+			r.Major = &major
+		}
+		if minor >= 0 {
+			r.Minor = &minor
+		}
+		rules = append(rules, r)
+	}
+	allow("c", -1, -1, "m")
+	allow("b", -1, -1, "m")
+	for _, n := range []struct{ major, minor int64 }{
+		{1, 3}, {1, 5}, {1, 7}, {1, 8}, {1, 9}, {5, 0}, {5, 1}, {5, 2}, {136, -1},
+	} {
+		allow("c", n.major, n.minor, "rwm")
+	}
+	return rules
+}

@@ -106,7 +106,9 @@ func build(host stage.Host, st *store.Store, img *store.Image, o *Options, id st
 		spec.Annotations[record.AnnotationStop] = s
 	}
 	owner := 0
-	if !o.HostUsers {
+	if o.HostUsers {
+		spec.Linux.Resources = &specs.LinuxResources{Devices: devices()}
+	} else {
 		first, err := takeRange(host, id, log)
 		if err != nil {
 			return nil, err

@@ -30,7 +30,8 @@ func Attach(root, target string, maps Mappings) error {
 	}
 	defer unix.Close(tree)
 	attr := unix.MountAttr{
-		Attr_set:    unix.MOUNT_ATTR_IDMAP,
+		// Device nodes of an image are the host's devices.
+		Attr_set:    unix.MOUNT_ATTR_IDMAP | unix.MOUNT_ATTR_NODEV,
 		Propagation: unix.MS_PRIVATE, // a clone of a shared mount is shared
 		Userns_fd:   uint64(userns.Fd()),
 	}
