@@ -45,7 +45,7 @@ func IsShell(arg string) bool { return strings.ContainsAny(arg, " \t\n|&;<>()") 
 // expects them, changed by what was asked for. "-e NAME" passes on the
 // caller's, if there is one.
 func environment(img ispec.ImageConfig, home, hostname string, o *Options) ([]string, error) {
-	env := &variables{}
+	env := &variables{at: make(map[string]int)}
 	env.set(defaultPath)
 	env.set("HOSTNAME=" + hostname)
 	if o.TTY {
@@ -73,16 +73,18 @@ func environment(img ispec.ImageConfig, home, hostname string, o *Options) ([]st
 }
 
 // variables is an environment in which the last setting of a name counts.
-type variables struct{ list []string }
+type variables struct {
+	list []string
+	at   map[string]int // index of a name
+}
 
 func (e *variables) set(v string) {
 	name, _, _ := strings.Cut(v, "=")
-	for i, old := range e.list {
-		if strings.HasPrefix(old, name+"=") {
-			e.list[i] = v
-			return
-		}
+	if i, ok := e.at[name]; ok {
+		e.list[i] = v
+		return
 	}
+	e.at[name] = len(e.list)
 	e.list = append(e.list, v)
 }
 
