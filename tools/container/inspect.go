@@ -24,9 +24,6 @@ var Inspect = &cli.Command{
 		if err != nil {
 			return err
 		}
-		enc := json.NewEncoder(applet.Streams(c).Out)
-		enc.SetEscapeHTML(false)
-		enc.SetIndent("", "  ")
 		return porcelain.Each(c, func(called string) error {
 			v, err := inspect(host, st, called)
 			if errors.Is(err, store.ErrNoContainer) {
@@ -38,7 +35,12 @@ var Inspect = &cli.Command{
 			if err != nil {
 				return err
 			}
-			return enc.Encode(v)
+			text, err := porcelain.JSON(v, "  ")
+			if err != nil {
+				return err
+			}
+			_, err = applet.Streams(c).Out.Write(text)
+			return err
 		})
 	},
 }

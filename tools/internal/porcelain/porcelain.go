@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"text/tabwriter"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
@@ -87,12 +88,12 @@ func (l *List) Print(c *cli.Context) error {
 			b.WriteString(r.ID + "\n")
 		}
 	case c.Bool("json"):
-		enc := json.NewEncoder(&b)
-		enc.SetEscapeHTML(false)
 		for _, r := range l.Rows {
-			if err := enc.Encode(r.JSON); err != nil {
+			text, err := JSON(r.JSON, "")
+			if err != nil {
 				return err
 			}
+			b.Write(text)
 		}
 	case terminal(applet.Streams(c).Out):
 		w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
@@ -128,4 +129,25 @@ func (l *List) write(w io.Writer) error {
 func terminal(f *os.File) bool {
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
+}
+
+// JSON encodes v with a newline at its end. All control characters are escaped,
+// also those that JSON lets stand and terminals obey: DEL and U+0080 to U+009F.
+func JSON(v any, indent string) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", indent)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	var safe []byte
+	for _, r := range b.String() { // they stand in strings only
+		if r >= 0x7f && r < 0xa0 {
+			safe = fmt.Appendf(safe, `\u%04x`, r)
+		} else {
+			safe = utf8.AppendRune(safe, r)
+		}
+	}
+	return safe, nil
 }
