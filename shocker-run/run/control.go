@@ -92,11 +92,13 @@ func stopSignal(host stage.Host, id string) (unix.Signal, error) {
 	if err != nil {
 		return 0, err
 	}
-	name := r.Annotation(record.AnnotationStop)
-	if name == "" {
+	// An image may say what is not a signal; that must not keep its container
+	// from being stopped.
+	sig, err := signals.Parse(r.Annotation(record.AnnotationStop))
+	if err != nil {
 		return unix.SIGTERM, nil
 	}
-	return signals.Parse(name)
+	return sig, nil
 }
 
 // ParseSignal reads a signal by its number or by its name, with or without
