@@ -135,7 +135,10 @@ func (c *Container) cloneExec(pid int, target *os.File) (err error) {
 		}
 		b.becomeRoot()
 	}
-	b.Call("make a session", unix.SYS_SETSID)
+	if err := c.session(b); err != nil {
+		t.Close()
+		return err
+	}
 	if p.Terminal {
 		how := spawn.Struct(t, &unix.OpenHow{
 			Flags: unix.O_RDWR | unix.O_NOCTTY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_MAGICLINKS,

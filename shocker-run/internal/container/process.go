@@ -28,6 +28,22 @@ func (b *builder) becomeRoot() {
 	b.Call("become root of the user namespace", unix.SYS_SETRESUID, 0, 0, 0)
 }
 
+// session makes the process leave its caller's session, and the keys that are on
+// the session's keyring.
+func (c *Container) session(b *builder) error {
+	b.Call("make a session", unix.SYS_SETSID)
+	if c.o.NoKeyring {
+		return nil
+	}
+	if label := c.spec.Process.SelinuxLabel; label != "" {
+		if err := b.label("SELinux label of keys "+label, selinuxKeyCreate, label); err != nil {
+			return err
+		}
+	}
+	b.Call("make a keyring", unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, "_ses."+c.o.ID).Ignore(unix.ENOSYS)
+	return nil
+}
+
 // newTable makes the table of the process, with room for the descriptors that
 // its program gets.
 func (c *Container) newTable() (_ *builder, err error) {

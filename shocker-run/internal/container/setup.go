@@ -145,14 +145,8 @@ func (c *Container) steps(b *builder) error {
 	if err := c.changeRoot(b); err != nil {
 		return err
 	}
-	b.Call("make a session", unix.SYS_SETSID)
-	if label := p.SelinuxLabel; label != "" && !c.o.NoKeyring {
-		if err := b.label("SELinux label of keys "+label, selinuxKeyCreate, label); err != nil {
-			return err
-		}
-	}
-	if !c.o.NoKeyring {
-		b.Call("make a keyring", unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, "_ses."+c.o.ID).Ignore(unix.ENOSYS)
+	if err := c.session(b); err != nil {
+		return err
 	}
 	c.connect(b, pts)
 	return c.finish(b)
