@@ -10,7 +10,7 @@ var (
 	// ErrUnsupported is an architecture without a stub.
 	ErrUnsupported = fmt.Errorf("spawn: no stub for %s", runtime.GOARCH)
 	// ErrTableFull is a table with more steps or bytes than it has room for.
-	ErrTableFull = errors.New("spawn: the table is full")
+	ErrTableFull = errors.New("too much for the start of one process: there must be fewer mounts and paths, or a smaller environment")
 	// ErrDied is a child that was killed before it executed its program.
 	ErrDied = errors.New("the process was killed before it executed its program")
 	// ErrNotHeld is a place where no child waits to be let go.

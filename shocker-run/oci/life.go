@@ -129,7 +129,7 @@ func (t *tool) create(c *cli.Context, hold bool) (_ *creation, retErr error) {
 		}
 	}()
 	t.log.debugf("create %s of %s", id, bundle)
-	if err := n.makeGroup(); err != nil {
+	if err := n.makeGroup(c.Context); err != nil {
 		return nil, err
 	}
 	o := n.options()
@@ -139,7 +139,7 @@ func (t *tool) create(c *cli.Context, hold bool) (_ *creation, retErr error) {
 	o.NoKeyring = c.Bool("no-new-keyring")
 	if n.joins != nil {
 		o.Group = n.joins.Group
-		o.Enter = func(pid int) error { return n.joins.Enter(c.Context, pid) }
+		defer func() { retErr = errors.Join(retErr, n.joins.Release()) }()
 	}
 	n.io.give(&o)
 	if n.c, err = container.Create(c.Context, spec, o); err != nil {
@@ -166,7 +166,7 @@ func (t *tool) create(c *cli.Context, hold bool) (_ *creation, retErr error) {
 }
 
 // makeGroup makes and limits the container's cgroup.
-func (n *creation) makeGroup() error {
+func (n *creation) makeGroup(ctx context.Context) error {
 	linux := n.spec.Linux
 	if linux == nil {
 		return nil // refused later, in better words
@@ -189,7 +189,7 @@ func (n *creation) makeGroup() error {
 	}
 	linux.Resources.Devices = withDefaults(linux.Resources.Devices)
 	n.joins = g
-	return g.Make(undo.Open(n.dir), linux.Resources)
+	return g.Make(ctx, undo.Open(n.dir), linux.Resources)
 }
 
 func writePidFile(path string, pid int) error {

@@ -31,14 +31,25 @@ func (b *builder) close() {
 // of /proc. It holds whatever the image or another container that shares a
 // volume does meanwhile (CVE-2021-30465, CVE-2023-27561).
 func (b *builder) inRoot(path string, flags uint64) any {
+	return b.openAt(path, flags, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_MAGICLINKS)
+}
+
+func (b *builder) openAt(path string, flags, resolve uint64) any {
 	if path == "" {
 		return b.root
 	}
-	how := spawn.Struct(b.Table, &unix.OpenHow{
-		Flags:   flags | unix.O_CLOEXEC,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	how := spawn.Struct(b.Table, &unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: resolve})
 	return b.Call("open /"+path+" in the root", unix.SYS_OPENAT2, b.root, path, how, unix.SizeofOpenHow)
+}
+
+// inPlace opens the first n elements of a place. The parent has followed the
+// links of the image; a link that is there now was put there behind its back.
+func (b *builder) inPlace(p *place, n int, flags uint64) any {
+	resolve := uint64(unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS)
+	if !p.covered {
+		resolve |= unix.RESOLVE_NO_SYMLINKS
+	}
+	return b.openAt(strings.Join(p.elems[:n], "/"), flags, resolve)
 }
 
 // makePlace makes what is missing of a place: directories, and at its end an
@@ -46,7 +57,7 @@ func (b *builder) inRoot(path string, flags uint64) any {
 func (b *builder) makePlace(p *place, file bool) {
 	for i := p.known; i < len(p.elems); i++ {
 		name := "/" + strings.Join(p.elems[:i+1], "/")
-		dir := b.inRoot(strings.Join(p.elems[:i], "/"), unix.O_PATH|unix.O_DIRECTORY)
+		dir := b.inPlace(p, i, unix.O_PATH|unix.O_DIRECTORY)
 		if file && i == len(p.elems)-1 {
 			b.Call("make file "+name, unix.SYS_MKNODAT, dir, p.elems[i], unix.S_IFREG|0o644, 0).Ignore(unix.EEXIST)
 			return
@@ -101,7 +112,7 @@ func (b *builder) mounts(m *mounts) (proc, pts any) {
 		if a.fs.long() {
 			continue
 		}
-		b.attach("mount on "+a.dest, tree, b.inRoot(a.place.String(), unix.O_PATH))
+		b.attach("mount on "+a.dest, tree, b.inPlace(a.place, len(a.place.elems), unix.O_PATH))
 	}
 	b.looseNodes(m)
 	return proc, pts
@@ -126,11 +137,15 @@ func (b *builder) readonly(path string) {
 	b.attach("mount "+path+" read-only", tree, at).Ignore(unix.EBADF)
 }
 
-// sysctl writes a sysctl through the container's own proc, before it is
-// attached anywhere: nothing of the image can be in the way (CVE-2025-52881).
+// sysctl writes a sysctl through a proc, by its descriptor and not through what
+// may be mounted in it by now (CVE-2025-52881).
 func (b *builder) sysctl(proc any, key, value string) {
 	name := fmt.Sprintf("sysctl %s=%s", key, value)
-	fd := b.Call(name, unix.SYS_OPENAT, proc, "sys/"+sysctlPath(key), unix.O_WRONLY|unix.O_CLOEXEC)
+	how := spawn.Struct(b.Table, &unix.OpenHow{
+		Flags:   unix.O_WRONLY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_XDEV | unix.RESOLVE_NO_SYMLINKS,
+	})
+	fd := b.Call(name, unix.SYS_OPENAT2, proc, "sys/"+sysctlPath(key), how, unix.SizeofOpenHow)
 	b.Call(name, unix.SYS_WRITE, fd, value, len(value))
 }
 

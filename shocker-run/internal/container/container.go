@@ -67,8 +67,6 @@ type Options struct {
 	Bundle string // directory that relative paths of the config count from
 	// Group is the cgroup that the container joins; nil: its creator's.
 	Group *group.Group
-	// Enter puts the container's first process into it; nil: Group does.
-	Enter func(pid int) error
 	Stdio [3]*os.File // descriptors 0 to 2, unless the process has a terminal
 	// HoldIn is a directory where the container waits for a start by another
 	// process (Reopen), and outlives ours; "" is one by our own.
@@ -320,6 +318,9 @@ func (c *Container) openRoot() (err error) {
 
 // openNulls copies the mount of /dev/null once for each file that is masked.
 func (c *Container) openNulls() error {
+	if n := len(c.spec.Linux.MaskedPaths) + len(c.spec.Linux.ReadonlyPaths); n > maxMounts {
+		return fmt.Errorf("%w: %d masked and read-only paths; there can be %d", ErrInvalid, n, maxMounts)
+	}
 	for _, path := range c.spec.Linux.MaskedPaths {
 		_, isDir, err := c.setup.m.look(path)
 		if err != nil {
@@ -363,11 +364,7 @@ func (c *Container) furnish() error {
 	if err := c.moveDevices(pid); err != nil {
 		return err
 	}
-	enter := c.o.Enter
-	if enter == nil {
-		enter = func(pid int) error { return c.joinGroup(pid, 0) }
-	}
-	if err := enter(pid); err != nil {
+	if err := c.joinGroup(pid, 0); err != nil {
 		return err
 	}
 	if c.o.OwnStdio != nil {

@@ -80,8 +80,15 @@ func (a *attachment) close() error {
 	return errors.Join(errs...)
 }
 
+// maxMounts of a config, and as many masked and read-only paths: more would take
+// long to look through, and not fit into the steps of one process.
+const maxMounts = 4096
+
 // plan prepares everything that is mounted.
 func (m *mounts) plan(list []specs.Mount, devices []specs.LinuxDevice) error {
+	if len(list) > maxMounts {
+		return fmt.Errorf("%w: %d mounts; there can be %d", ErrInvalid, len(list), maxMounts)
+	}
 	nodes, err := parseDevices(devices)
 	if err != nil {
 		return err

@@ -23,6 +23,9 @@ type place struct {
 	elems []string // of its path in the root, without links; none: the root
 	known int      // so many of them, from the first on, are there already
 	isDir bool     // if all are known: it is a directory
+	// covered says that an earlier mount is on its way, so that there may be
+	// links.
+	covered bool
 }
 
 func (p *place) String() string { return strings.Join(p.elems, "/") }
@@ -40,12 +43,12 @@ func resolvePlace(root *os.File, dest string, covered func(string) bool) (*place
 		if part == ".." {
 			p.elems = p.elems[:max(0, len(p.elems)-1)]
 			p.known = min(p.known, len(p.elems))
-			p.isDir = true
+			p.isDir, p.covered = true, covered(p.String())
 			continue
 		}
 		above := p.elems
 		p.elems = append(above[:len(above):len(above)], part)
-		if p.known < len(above) || covered(p.String()) {
+		if p.covered = p.covered || covered(p.String()); p.covered || p.known < len(above) {
 			continue
 		}
 		target, isDir, err := look(root, p.String())
@@ -66,7 +69,7 @@ func resolvePlace(root *os.File, dest string, covered func(string) bool) (*place
 			return nil, fmt.Errorf("mount point %s: %w", dest, unix.ELOOP)
 		}
 		if p.elems = above; strings.HasPrefix(target, "/") {
-			p.elems, p.known = nil, 0
+			p.elems, p.known, p.covered = nil, 0, false
 		}
 		todo = append(split(target), todo...)
 	}
