@@ -16,8 +16,8 @@ import (
 //
 // An attack is a tree for the image, a change of the config as a filter of jq,
 // and a program; so it can be aimed at shocker's own pipeline, and at the
-// command line of any OCI runtime with a bundle. The OCI runtimes named in
-// SHOCKER_ESCAPE_OCI are attacked as well.
+// command line of an OCI runtime with a bundle. The OCI runtimes named in
+// SHOCKER_ESCAPE_OCI are attacked as well, which shows what an attack is worth.
 
 // TestMain: the test's own binary is also the enemy in the container.
 func TestMain(m *testing.M) {
@@ -38,8 +38,7 @@ type aim struct {
 // aims are all that an attack is aimed at.
 func aims(t *testing.T, h *testkit.Host) (all []*aim) {
 	t.Helper()
-	runtimes := append([]string{""}, strings.Fields(os.Getenv("SHOCKER_ESCAPE_OCI"))...)
-	for _, r := range runtimes {
+	for _, r := range append([]string{"", "shocker-oci"}, strings.Fields(os.Getenv("SHOCKER_ESCAPE_OCI"))...) {
 		all = append(all, &aim{t, h, r, false}, &aim{t, h, r, true})
 	}
 	return all
@@ -78,6 +77,7 @@ type target struct {
 	bundle string // of the OCI runtime
 	flags  string // of shocker-spec
 	filter string // of jq, for the config
+	late   bool   // only the last stage gets what the filter makes
 	id     string
 }
 
@@ -109,20 +109,25 @@ func (a *aim) prepare(tree, filter string) *target {
 // line is the shell command that runs a program in the target.
 func (g *target) line(detach bool, args ...string) string {
 	g.Helper()
-	record := fmt.Sprintf("shocker-spec %s %s %s | jq -c %s | ", g.flags, g.image, quote(args...), quote(g.filter))
+	record := fmt.Sprintf("shocker-spec %s %s %s | ", g.flags, g.image, quote(args...))
+	filter := "jq -c " + quote(g.filter)
 	d := ""
 	if detach {
 		d = " --detach"
 	}
 	if g.runtime == "" {
-		return "{ " + record + "shocker-subvol up | shocker-net up --network none | shocker-cg up | shocker-run --record - --stdin 3" + d + "; } 3<&0"
+		stages := "shocker-subvol up | shocker-net up --network none | shocker-cg up | "
+		if g.late {
+			filter, stages = "cat", stages+filter+" | "
+		}
+		return "{ " + record + filter + " | " + stages + "shocker-run --record - --stdin 3" + d + "; } 3<&0"
 	}
 	// Without our other stages; /etc's files go with the container's run dir.
 	g.id = "escape"
 	return fmt.Sprintf(`%s jq -c '.root.path = "rootfs" | del(.hooks) | .mounts |= map(select(.destination | startswith("/etc/") | not)) |
-		if .linux.uidMappings then .linux.uidMappings[].hostID = %d | .linux.gidMappings[].hostID = %[2]d else . end' >%[3]s/config.json
-		shocker rm $(shocker ps -q) >%[3]s/removed
-		%[4]s run%[5]s --bundle %[3]s %[6]s`, record, firstUser, g.bundle, g.runtime, d, g.id)
+		if .linux.uidMappings then .linux.uidMappings[].hostID = %d | .linux.gidMappings[].hostID = %[2]d else . end' | %[3]s >%[4]s/config.json
+		shocker rm $(shocker ps -q) >%[4]s/removed
+		%[5]s run%[6]s --bundle %[4]s %[7]s`, record, firstUser, filter, g.bundle, g.runtime, d, g.id)
 }
 
 // quote makes words of a shell's command line of strings.
