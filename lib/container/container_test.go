@@ -108,6 +108,14 @@ func (m machine) freeze(group string, on bool) {
 		}
 	}
 	m.check(os.WriteFile(file, []byte(text), 0))
+	if on {
+		// On cgroup v1 nothing ends what is frozen, not even the end of the host.
+		m.Cleanup(func() {
+			if _, err := os.Stat(file); err == nil {
+				m.freeze(group, false)
+			}
+		})
+	}
 }
 
 // status waits for the state that the kernel comes to tell.
