@@ -100,7 +100,11 @@ func (h Host) mountRun() error {
 	if err := sys.Mount("shocker", h.Run, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0711"); err != nil {
 		return err
 	}
-	return sys.Mount("", h.Run, "", unix.MS_PRIVATE, "")
+	err = sys.Mount("", h.Run, "", unix.MS_PRIVATE, "")
+	if errors.Is(err, unix.EINVAL) {
+		return fs.ErrNotExist // who found it empty has taken it away already
+	}
+	return err
 }
 
 // RemoveRun removes the run dir of a container. What it pinned must have been
