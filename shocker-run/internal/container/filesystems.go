@@ -95,7 +95,7 @@ func (m *mounts) hostFileSystem(a *attachment, mnt specs.Mount, o *mountOptions)
 // remount changes an earlier mount: its attributes, and unless it is a bind
 // mount the parameters of its file system.
 func (b *builder) remount(a *attachment) {
-	o, at := a.remount, b.inRoot(a.place.String(), unix.O_PATH)
+	o, at := a.remount, b.inPlace(a.place, len(a.place.elems), unix.O_PATH)
 	if len(o.data) > 0 && !o.bind {
 		fs := b.Call("pick file system of "+a.dest, unix.SYS_FSPICK, at, "", unix.FSPICK_CLOEXEC|unix.FSPICK_EMPTY_PATH)
 		b.configure("file system of "+a.dest, fs, o.data)
@@ -131,11 +131,11 @@ func (b *builder) configure(name string, fs any, data []string) {
 // mountAt mounts a file system at a place by mount(2), which takes parameters
 // of any length, and returns what is then there.
 func (b *builder) mountAt(a *attachment) any {
-	at := b.inRoot(a.place.String(), unix.O_PATH|unix.O_DIRECTORY)
+	at := b.inPlace(a.place, len(a.place.elems), unix.O_PATH|unix.O_DIRECTORY)
 	b.Call("enter "+a.dest, unix.SYS_FCHDIR, at)
 	b.Call("mount "+a.fs.kind+" on "+a.dest, unix.SYS_MOUNT, a.fs.source, ".", a.fs.kind, 0, strings.Join(a.fs.data, ","))
 	b.Call("enter the root", unix.SYS_FCHDIR, b.root)
-	tree := b.inRoot(a.place.String(), unix.O_PATH|unix.O_DIRECTORY)
+	tree := b.inPlace(a.place, len(a.place.elems), unix.O_PATH|unix.O_DIRECTORY)
 	if a.fs.set != 0 {
 		b.setAttr("attributes of "+a.dest, tree, 0, &unix.MountAttr{Attr_set: a.fs.set})
 	}

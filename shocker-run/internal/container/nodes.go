@@ -159,13 +159,13 @@ func (b *builder) looseNodes(m *mounts) {
 // parent makes and opens the directory of a place.
 func (b *builder) parent(p *place) (dir any, name string) {
 	last := len(p.elems) - 1
-	above := &place{elems: p.elems[:last], known: min(p.known, last), isDir: true}
+	above := &place{elems: p.elems[:last], known: min(p.known, last), isDir: true, covered: p.covered}
 	b.makePlace(above, false)
-	return b.inRoot(above.String(), unix.O_PATH|unix.O_DIRECTORY), p.elems[last]
+	return b.inPlace(above, len(above.elems), unix.O_PATH|unix.O_DIRECTORY), p.elems[last]
 }
 
 // attachConsole puts the terminal in the place of /dev/console.
 func (b *builder) attachConsole(p *place, slave *spawn.Step) {
 	tree := b.Call("copy the terminal's mount", unix.SYS_OPEN_TREE, slave, "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	b.attach("mount the terminal on /dev/console", tree, b.inRoot(p.String(), unix.O_PATH))
+	b.attach("mount the terminal on /dev/console", tree, b.inPlace(p, len(p.elems), unix.O_PATH))
 }
