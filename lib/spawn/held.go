@@ -103,8 +103,7 @@ func Attach(dir string, pidfd *os.File) (_ *Process, retErr error) {
 			t.Close()
 		}
 	}()
-	s := t.current()
-	if s == nil || s.flags&stepHold == 0 || s.result != 0 || t.head.errno != 0 {
+	if !t.held() {
 		return nil, ErrNotHeld
 	}
 	if t.status.r, err = os.OpenFile(filepath.Join(dir, statusFile), os.O_RDONLY|unix.O_NONBLOCK, 0); err != nil {
@@ -142,14 +141,35 @@ func Held(dir string) (bool, error) {
 	return true, nil
 }
 
+// held says whether the child waits to be let go, or will in a moment: it has
+// told its creator so in the step before.
+func (t *Table) held() bool {
+	n, ok := t.index()
+	if !ok || t.head.errno != 0 {
+		return false
+	}
+	for ; n < int(t.head.steps); n++ {
+		if s := t.at(maxFirst + n); s.flags&stepHold != 0 {
+			return s.result == 0
+		}
+	}
+	return false
+}
+
+// index is the number of the step that runs, or has failed.
+func (t *Table) index() (n int, ok bool) {
+	at := (t.head.current-t.head.base-headSize)/uint64(unsafe.Sizeof(step{})) - maxFirst
+	return int(at), at < uint64(t.head.steps)
+}
+
 // current is the step that runs, or has failed; nil before the first.
 func (t *Table) current() *Step {
-	n := (t.head.current-t.head.base-headSize)/uint64(unsafe.Sizeof(step{})) - maxFirst
-	if n >= uint64(t.head.steps) {
+	n, ok := t.index()
+	if !ok {
 		return nil
 	}
-	s := t.at(maxFirst + int(n))
-	if int(n) < len(t.steps) {
+	s := t.at(maxFirst + n)
+	if n < len(t.steps) {
 		return t.steps[n]
 	}
 	name := "?"

@@ -17,6 +17,8 @@ func held(t *testing.T, dir string, steps func(*Table)) (pidfd *os.File) {
 		t.Fatal(err)
 	}
 	tab.Notify("tell")
+	// Its creator may be faster than the child is at its next step.
+	tab.Call("rest", unix.SYS_NANOSLEEP, Struct(tab, &unix.Timespec{Nsec: 50e6}), 0)
 	tab.Hold("wait for the start")
 	steps(tab)
 	p, err := tab.Start(Options{})
