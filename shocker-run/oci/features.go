@@ -17,8 +17,15 @@ func (t *tool) features() error {
 		Linux: &features.Linux{
 			Namespaces:   container.Namespaces(),
 			Capabilities: container.Capabilities(),
-			Cgroup:       &features.Cgroup{V1: &yes, V2: &yes, Systemd: &yes, SystemdUser: &no, Rdma: &yes},
-			IntelRdt:     &features.IntelRdt{Enabled: &no},
+			Apparmor:     &features.Apparmor{Enabled: &yes},
+			Selinux:      &features.Selinux{Enabled: &yes},
+			MemoryPolicy: &features.MemoryPolicy{Modes: container.MemoryModes(), Flags: container.MemoryFlags()},
+			NetDevices:   &features.NetDevices{Enabled: &yes},
+			MountExtensions: &features.MountExtensions{
+				IDMap: &features.IDMap{Enabled: &yes},
+			},
+			Cgroup:   &features.Cgroup{V1: &yes, V2: &yes, Systemd: &yes, SystemdUser: &no, Rdma: &yes},
+			IntelRdt: &features.IntelRdt{Enabled: &no},
 		},
 	})
 }

@@ -11,14 +11,7 @@ import (
 // used to read a config.
 
 // Namespaces are the kinds that can be made or joined.
-func Namespaces() []string {
-	var all []string
-	for kind := range namespaceFlags {
-		all = append(all, string(kind))
-	}
-	slices.Sort(all)
-	return all
-}
+func Namespaces() []string { return names(namespaceFlags) }
 
 // Capabilities are the names that are known.
 func Capabilities() []string {
@@ -45,4 +38,19 @@ func MountOptions() []string {
 	all = slices.AppendSeq(all, maps.Keys(ignored))
 	slices.Sort(all)
 	return slices.Compact(all)
+}
+
+// MemoryModes are the modes of a memory policy.
+func MemoryModes() []string { return names(memoryModes) }
+
+// MemoryFlags are the flags of a memory policy's mode.
+func MemoryFlags() []string { return names(memoryFlags) }
+
+func names[K ~string, V any](table map[K]V) []string {
+	var all []string
+	for name := range table {
+		all = append(all, string(name))
+	}
+	slices.Sort(all)
+	return all
 }

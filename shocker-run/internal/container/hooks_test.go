@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -121,6 +122,58 @@ func TestStopped(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join(dir, "poststop"))
 	if err != nil || !strings.Contains(string(data), `"status":"stopped"`) {
 		t.Errorf("the second hook got %q, %v", data, err)
+	}
+}
+
+// Another process than the one that has created the container runs the hooks of
+// the start, with its HOME filled in before.
+func TestHooksOfHeld(t *testing.T) {
+	root := busyboxRoot(t)
+	dir := t.TempDir()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	spec := config(root, "sh", "-c", "cat /made; echo $HOME")
+	spec.Process.Env = []string{"PATH=/bin"}
+	spec.Hooks = &specs.Hooks{
+		StartContainer: []specs.Hook{{Path: "/bin/sh", Args: []string{"sh", "-c", "echo by the hook > /made"}, Env: []string{"PATH=/bin"}}},
+		Poststart:      hook(dir, "poststart"),
+	}
+	o := Options{ID: "test", Bundle: dir, HoldIn: t.TempDir(), MapRoot: true, Stdio: [3]*os.File{null, w, w}}
+	c, err := Create(context.Background(), spec, o)
+	w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	pidfd, err := c.Identity.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := Reopen(spec, o, c.Identity, pidfd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if err := again.Start(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	out, err := io.ReadAll(r)
+	if err != nil || string(out) != "by the hook\n/\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+	if status, err := c.Wait(); err != nil || status != 0 {
+		t.Errorf("status %d, %v", status, err)
+	}
+	if data, err := os.ReadFile(filepath.Join(dir, "poststart")); err != nil || !strings.Contains(string(data), `"status":"running"`) {
+		t.Errorf("poststart got %q, %v", data, err)
 	}
 }
 
