@@ -203,6 +203,8 @@ func TestIDMappedMounts(t *testing.T) {
 		{"its own, without the option", true, specs.Mount{Options: []string{"bind"}, UIDMappings: ids, GIDMappings: ids}, "5:6", ""},
 		{"without a user namespace", false, specs.Mount{Options: []string{"bind", "idmap"}, UIDMappings: plain, GIDMappings: plain}, "2000:2001", ""},
 		{"none", true, specs.Mount{Options: []string{"bind"}}, "65534:65534", ""},
+		// Of a new file system it maps away all but the one id.
+		{"a tmpfs", false, specs.Mount{Type: "tmpfs", Options: []string{"idmap"}, UIDMappings: plain, GIDMappings: plain}, "", "65534:65534"},
 	} {
 		spec := config(root)
 		if !test.userns {
@@ -210,6 +212,12 @@ func TestIDMappedMounts(t *testing.T) {
 		}
 		test.mount.Destination, test.mount.Source = "/m", host
 		spec.Mounts = append(spec.Mounts, test.mount)
+		if test.mount.Type == "tmpfs" {
+			if got := sh(t, spec, "stat -c %u:%g /m"); got != test.submnt {
+				t.Errorf("%s: %s; want %s", test.name, got, test.submnt)
+			}
+			continue
+		}
 		if got := sh(t, spec, "stat -c %u:%g /m/file"); got != test.file {
 			t.Errorf("%s: %s; want %s", test.name, got, test.file)
 		}

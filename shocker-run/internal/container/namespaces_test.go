@@ -210,6 +210,25 @@ func TestJoinWithoutMappings(t *testing.T) {
 	}
 }
 
+// With the host's pid namespace the container's root can mount no proc: the
+// host's serves, for sysctls too.
+func TestHostPids(t *testing.T) {
+	root := busyboxRoot(t)
+	for _, proc := range []bool{true, false} {
+		spec := config(root)
+		spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
+		spec.Linux.Sysctl = map[string]string{"kernel.msgmax": "4242"}
+		script, want := "cat /proc/sys/kernel/msgmax; test $$ -gt 1 && echo host", "4242\nhost"
+		if !proc {
+			spec.Mounts, spec.Linux.MaskedPaths, spec.Linux.ReadonlyPaths = spec.Mounts[1:], nil, nil
+			script, want = "test $$ -gt 1 && echo host", "host"
+		}
+		if got := sh(t, spec, script); got != want {
+			t.Errorf("with proc %v: %q; want %q", proc, got, want)
+		}
+	}
+}
+
 // A pod: a second container shares the namespaces of the first, its user
 // namespace too.
 func TestPod(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -93,11 +94,22 @@ func (c *Container) Close() { c.proc.Close() }
 // explain says in words what it means that a step failed.
 func (c *Container) explain(err error) error {
 	var step *spawn.StepError
-	if !errors.As(err, &step) || !strings.HasPrefix(step.Step, "execute ") {
+	if !errors.As(err, &step) {
+		return err
+	}
+	if strings.HasPrefix(step.Step, "mount on ") && step.Err == unix.EINVAL && !c.ownMounts() {
+		return fmt.Errorf("%w: without a mount namespace of its own a container can mount something only with kernel 6.15", err)
+	}
+	if !strings.HasPrefix(step.Step, "execute ") {
 		return err
 	}
 	errno, _ := step.Err.(unix.Errno)
 	return notExecuted(c.spec.Process.Args[0], append(c.proc.Tried(), errno))
+}
+
+// ownMounts says whether the container gets a new mount namespace.
+func (c *Container) ownMounts() bool {
+	return slices.Contains(c.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.MountNamespace})
 }
 
 // notExecuted says in words why none of the paths of a program could be

@@ -202,7 +202,16 @@ func (c *Container) names(b *builder) error {
 func (c *Container) tune(b *builder, proc any) error {
 	ownNet := !c.setup.m.foreign && c.setup.ns.own(unix.CLONE_NEWNET)
 	if proc == nil && (len(c.spec.Linux.Sysctl) > 0 || ownNet && c.o.OpenNet) {
-		proc = b.fileSystem(fileSystem{kind: "proc", source: "proc"})
+		foreign, err := c.setup.ns.foreign(unix.CLONE_NEWPID)
+		if err != nil {
+			return err
+		}
+		if foreign {
+			// It could mount none. The host's shows the same to who looks.
+			proc = b.Call("open the host's proc", unix.SYS_OPENAT, unix.AT_FDCWD, "/proc", unix.O_PATH|unix.O_CLOEXEC, 0)
+		} else {
+			proc = b.fileSystem(fileSystem{kind: "proc", source: "proc"})
+		}
 	}
 	for key, value := range c.spec.Linux.Sysctl {
 		if !isNet(key) {
