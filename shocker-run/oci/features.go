@@ -25,6 +25,7 @@ func (t *tool) features() error {
 				IDMap: &features.IDMap{Enabled: &yes},
 			},
 			Cgroup:   &features.Cgroup{V1: &yes, V2: &yes, Systemd: &yes, SystemdUser: &no, Rdma: &yes},
+			Seccomp:  container.Seccomp(),
 			IntelRdt: &features.IntelRdt{Enabled: &no},
 		},
 	})

@@ -5,6 +5,9 @@ import (
 	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/opencontainers/runtime-spec/specs-go/features"
+
+	"shocker.sh/shocker-run/internal/seccomp"
 )
 
 // What of the specification is there (features.md), from the tables that are
@@ -20,6 +23,14 @@ func Capabilities() []string {
 		all[i] = "CAP_" + name
 	}
 	return all
+}
+
+// Seccomp is what a seccomp profile may say.
+func Seccomp() *features.Seccomp {
+	yes := seccomp.Native() != ""
+	s := &features.Seccomp{Enabled: &yes, Actions: seccomp.Actions(), Operators: seccomp.Operators(), Archs: seccomp.Archs()}
+	s.KnownFlags, s.SupportedFlags = seccomp.Flags()
+	return s
 }
 
 // Hooks are the moments at which hooks run.

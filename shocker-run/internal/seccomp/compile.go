@@ -50,6 +50,9 @@ func Compile(profile *specs.LinuxSeccomp, native specs.Arch) (*Filter, error) {
 	return f, nil
 }
 
+// flagTsync stands in profiles, though the spec lists it no more.
+const flagTsync specs.LinuxSeccompFlag = "SECCOMP_FILTER_FLAG_TSYNC"
+
 // compiler gathers what a profile says.
 type compiler struct {
 	otherwise uint32 // the default action
@@ -102,7 +105,7 @@ func (c *compiler) flags(profile *specs.LinuxSeccomp) (uint, error) {
 				return 0, fmt.Errorf("%w: flag %s without the action %s", ErrInvalid, f, specs.ActNotify)
 			}
 			flags |= unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
-		case "SECCOMP_FILTER_FLAG_TSYNC": // of the spec until 1.0.2, still in use
+		case flagTsync:
 		default:
 			return 0, fmt.Errorf("%w: unknown flag %q", ErrInvalid, f)
 		}

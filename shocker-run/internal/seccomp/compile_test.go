@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -171,6 +172,32 @@ func TestFlags(t *testing.T) {
 	}
 	if f, err := Compile(&specs.LinuxSeccomp{}, specs.ArchX86_64); f != nil || err != nil {
 		t.Errorf("a profile that says nothing: %v, %v", f, err)
+	}
+}
+
+// TestFeatures: what is told to be known is.
+func TestFeatures(t *testing.T) {
+	known, supported := Flags()
+	if len(supported) == 0 {
+		t.Errorf("the kernel supports none of %q", known)
+	}
+	for _, p := range []struct {
+		list    []string
+		profile string
+	}{
+		{Actions(), `{"defaultAction":"SCMP_ACT_ERRNO","listenerPath":"/x","syscalls":[{"names":["read"],"action":"%s"}]}`},
+		{Operators(), `{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":1,"op":"%s"}]}]}`},
+		{Archs(), `{"defaultAction":"SCMP_ACT_ERRNO","architectures":["%s"]}`},
+		{known, `{"defaultAction":"SCMP_ACT_ERRNO","listenerPath":"/x","flags":["%s"],"syscalls":[{"names":["read"],"action":"SCMP_ACT_NOTIFY"}]}`},
+	} {
+		if !slices.IsSorted(p.list) {
+			t.Errorf("%q is not sorted", p.list)
+		}
+		for _, name := range p.list {
+			if _, err := Compile(profile(t, fmt.Sprintf(p.profile, name)), specs.ArchX86_64); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
 	}
 }
 
