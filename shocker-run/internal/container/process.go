@@ -214,12 +214,23 @@ func (b *builder) lookUp(p *specs.Process) (found []*lookup) {
 	return found
 }
 
+// verdict is what a step of lookUp says of its path. A seccomp filter that is
+// loaded already may not know the call, faccessat2 for one, and answer EPERM or
+// ENOSYS: then execve has to find out.
+func verdict(s *spawn.Step) unix.Errno {
+	errno := unix.Errno(max(-s.Result(), 0))
+	if errno == unix.EPERM || errno == unix.ENOSYS {
+		return 0
+	}
+	return errno
+}
+
 // lookedUp says what lookUp has found.
 func (c *Container) lookedUp() error {
 	var tried []unix.Errno
 	for _, l := range c.found {
-		errno := unix.Errno(max(-l.access.Result(), -l.look.Result(), 0))
-		if errno == 0 && l.stat.Mode&unix.S_IFMT != unix.S_IFREG {
+		errno := max(verdict(l.access), verdict(l.look))
+		if errno == 0 && l.look.Result() == 0 && l.stat.Mode&unix.S_IFMT != unix.S_IFREG {
 			errno = unix.EACCES
 		}
 		if errno == 0 {
