@@ -112,10 +112,45 @@ func (b *builder) mounts(m *mounts) (proc, pts any) {
 		if a.fs.long() {
 			continue
 		}
-		b.attach("mount on "+a.dest, tree, b.inPlace(a.place, len(a.place.elems), unix.O_PATH))
+		at := b.inPlace(a.place, len(a.place.elems), unix.O_PATH)
+		ordered := a.tree == nil || a.kind != "tmpfs" || m.ns.create&unix.CLONE_NEWNS == 0
+		if !ordered && copies(a.tree) {
+			tree, ordered = b.copyMount(a.dest, a.tree), true
+		}
+		b.attach("mount on "+a.dest, tree, at)
+		if !ordered {
+			b.renew(a.dest, a.tree, at)
+		}
 	}
 	b.looseNodes(m)
 	return proc, pts
+}
+
+// copies says whether a mount that is attached nowhere can be copied (kernel
+// 6.15).
+func copies(tree *os.File) bool {
+	fd, err := unix.OpenTree(int(tree.Fd()), "", copyFlags)
+	if err == nil {
+		_ = unix.Close(fd) // nothing but a probe
+	}
+	return err == nil
+}
+
+const copyFlags = unix.AT_EMPTY_PATH | unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC
+
+func (b *builder) copyMount(dest string, tree *os.File) *spawn.Step {
+	return b.Call("copy mount on "+dest, unix.SYS_OPEN_TREE, tree, "", copyFlags)
+}
+
+// renew puts a copy into the place of a mount that the parent has made. Since
+// kernel 6.8 mountinfo lists mounts in the order in which they were made, and
+// there the record's order is looked for, by runtime-tools for one.
+func (b *builder) renew(dest string, tree *os.File, at any) {
+	again := b.copyMount(dest, tree)
+	b.Call("enter "+dest, unix.SYS_FCHDIR, tree)
+	b.Call("unmount "+dest, unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
+	b.attach("mount again on "+dest, again, at)
+	b.Call("enter the root again", unix.SYS_FCHDIR, b.root)
 }
 
 // mask covers a path: a file with /dev/null, a directory with an empty
