@@ -22,6 +22,10 @@ func cacheDir() string {
 // debianDir is a root file system made by debootstrap, of Debian 12.
 func debianDir() string { return filepath.Join(cacheDir(), "debian-12") }
 
+// Validation is the directory that scripts/validation makes: in bin the
+// validation programs of OCI runtime-tools, which have to be run in it.
+func Validation() string { return filepath.Join(cacheDir(), "validation") }
+
 // Debian is a directory with the root file system of Debian 12, in which
 // apt-get works. It is the one from the cache, read-only.
 func (h *Host) Debian(t testing.TB) string {

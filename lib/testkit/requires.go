@@ -17,8 +17,10 @@ import (
 //
 // Names are root, btrfs (mkfs.btrfs, loop devices and the file system),
 // overlay, cgroup-v1, cgroup-v2, busybox (a static one), debian (the cached
-// root file system) and programs: ip, nft, iptables, jq, runc, crun, skopeo,
-// umoci, docker-registry, slirp4netns, git, systemd.
+// root file system), validation (the cached programs) and programs: ip, nft,
+// iptables, jq, runc, crun, skopeo, umoci, docker-registry, slirp4netns, git,
+// dockerd, docker, podman, containerd, ctr, script,
+// systemd.
 func Requires(t testing.TB, names ...string) {
 	t.Helper()
 	for _, name := range names {
@@ -40,6 +42,7 @@ var requirements = map[string]func() error{
 	"cgroup-v2":       func() error { return cgroupVersion(true) },
 	"busybox":         staticBusybox,
 	"debian":          debian,
+	"validation":      validation,
 	"ip":              program("ip"),
 	"nft":             program("nft"),
 	"iptables":        program("iptables"),
@@ -52,6 +55,12 @@ var requirements = map[string]func() error{
 	"slirp4netns":     program("slirp4netns"),
 	"git":             program("git"),
 	"systemd":         program("/lib/systemd/systemd"),
+	"dockerd":         program("dockerd"),
+	"docker":          program("docker"),
+	"podman":          program("podman"),
+	"containerd":      program("containerd"),
+	"ctr":             program("ctr"),
+	"script":          program("script"),
 }
 
 func root() error {
@@ -113,6 +122,11 @@ func staticBusybox() error {
 
 func debian() error {
 	_, err := os.Stat(filepath.Join(debianDir(), "etc/debian_version"))
+	return err
+}
+
+func validation() error {
+	_, err := os.Stat(filepath.Join(Validation(), "runtimetest"))
 	return err
 }
 

@@ -183,9 +183,11 @@ func (s *summary) close() (failed, skipped int) {
 	passed := 0
 	passes := map[string]bool{}
 	for _, r := range s.all {
-		if r.counts() && r.state == "pass" {
-			passes[r.name()] = true
-			passed++
+		if r.state == "pass" {
+			passes[r.name()] = true // also one with subtests
+			if r.counts() {
+				passed++
+			}
 		}
 	}
 	seen := map[string]bool{}

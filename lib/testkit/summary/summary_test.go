@@ -18,6 +18,7 @@ func TestCounts(t *testing.T) {
 		{"a run that died", ev("run", "A") + ev("pass", "A") + "# status 125\n", "1 passed, 1 failed, 0 skipped"},
 		{"skipped everywhere", ev("run", "A") + ev("skip", "A") + "# run two\n" + ev("run", "A") + ev("skip", "A"), "0 passed, 0 failed, 1 skipped"},
 		{"skipped in one run", ev("run", "A") + ev("skip", "A") + "# run two\n" + ev("run", "A") + ev("pass", "A"), "1 passed, 0 failed, 0 skipped"},
+		{"skipped where another run has subtests", ev("run", "A") + ev("skip", "A") + "# run two\n" + ev("run", "A") + ev("run", "A/x") + ev("pass", "A/x") + ev("pass", "A"), "1 passed, 0 failed, 0 skipped"},
 		{"nothing", "", "0 passed, 1 failed, 0 skipped"},
 		{"does not build", `{"ImportPath":"p [p.test]","Action":"build-output","Output":"oops\n"}` + "\n" + `{"ImportPath":"p [p.test]","Action":"build-fail"}` + "\n" + `{"Action":"fail","Package":"p","FailedBuild":"p [p.test]"}` + "\n# status 1\n", "0 passed, 1 failed, 0 skipped"},
 	} {
