@@ -58,6 +58,26 @@ apt_install() { # PACKAGE...: those that are missing
 	quietly env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
 }
 
+# install_engines installs docker, podman and containerd, without starting them.
+install_engines() {
+	local policy=/usr/sbin/policy-rc.d status=0 # invoke-rc.d(8)
+	[[ ! -e $policy ]] || policy=$(mktemp)
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod 755 "$policy"
+	(apt_install bsdutils busybox-static catatonit conmon containerd docker.io iptables netavark podman procps runc) || status=$?
+	rm "$policy"
+	return $status
+}
+
+# table prints that of conformance (program) or engines (engine), whose rows
+# are in FILE.
+table() { # program|engine FILE
+	grep -q "^$1"$'\t' "$2" || return 0
+	echo
+	sed -n "s/^$1\t//p" "$2" | sort | column -t -s $'\t'
+	sed -n "s/^$1\t.*\t//p" "$2" | sort | uniq -c
+}
+
 # busybox_root makes DIR a root file system of the machine's static busybox.
 busybox_root() { # DIR
 	mkdir -p "$1"/{bin,sbin,usr/bin,usr/sbin,dev,etc,proc,root,run,sys,tmp}
