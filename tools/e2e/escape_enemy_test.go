@@ -18,7 +18,7 @@ import (
 func enemy(args []string) int {
 	do := map[string]func([]string) error{
 		"descriptors": descriptors, "watch": watch, "type": typeInto, "key": findKey,
-		"open": openNode, "subvolumes": subvolumes, "wait": func([]string) error { select {} },
+		"open": openNode, "subvolumes": subvolumes, "wait": func([]string) error { return unix.Pause() },
 	}[args[0]]
 	if do == nil {
 		fmt.Println("no such attack:", args)
