@@ -108,8 +108,9 @@ func (b *box) spec() (*specs.Spec, error) { return readSpec(b.path("config.json"
 // discard undoes all that was done for the container, and forgets it.
 func (b *box) discard() error {
 	g, err := b.group()
-	if err == nil {
-		err = g.Stop(context.Background())
+	if err == nil && b.Cgroup.Unit != nil {
+		// systemd would give what is left in it time to end.
+		err = errors.Join(g.Kill(context.Background()), g.Stop(context.Background()))
 	}
 	if err != nil {
 		return fmt.Errorf("delete %s: %w", b.ID, err)

@@ -38,7 +38,7 @@ func (t *tool) execCommands() []*cli.Command {
 			&cli.StringFlag{Name: "process-label", Usage: "SELinux `LABEL`"},
 			&cli.IntFlag{Name: "preserve-fds", Usage: "pass on `N` descriptors from 3 up"},
 			&cli.BoolFlag{Name: "ignore-paused", Usage: "also in a container that is paused; it goes on with it"},
-			&cli.StringSliceFlag{Name: "cgroup", Usage: "run it in `PATH` below the container's cgroup", Hidden: true},
+			&cli.StringSliceFlag{Name: "cgroup", Usage: "put it into `[CONTROLLER[,...]:]PATH` below the container's cgroup"},
 			&cli.BoolFlag{Name: "no-subreaper", Hidden: true},
 		},
 		Action: func(c *cli.Context) error {
@@ -103,7 +103,7 @@ func (t *tool) execute(c *cli.Context) (_ int, retErr error) {
 	}
 	o := b.options()
 	o.Group, o.IntoFrozen = g.Group, c.Bool("ignore-paused")
-	o.HoldIn = ""
+	o.Below, o.HoldIn = below(c.StringSlice("cgroup")), ""
 	io.give(&o)
 	t.log.debugf("exec in %s: %q", b.ID, p.Args)
 	box, err := container.Exec(c.Context, spec, p, b.Process.Pid, pidfd, o)
@@ -128,6 +128,22 @@ func (t *tool) execute(c *cli.Context) (_ int, retErr error) {
 	status, err := box.Wait()
 	caught.Stop()
 	return status, errors.Join(err, io.finish())
+}
+
+// below reads the groups to join: of the controllers named before a colon, or
+// of all.
+func below(groups []string) map[string]string {
+	all := make(map[string]string)
+	for _, g := range groups {
+		controllers, path, named := strings.Cut(g, ":")
+		if !named {
+			controllers, path = "", g
+		}
+		for c := range strings.SplitSeq(controllers, ",") {
+			all[c] = path
+		}
+	}
+	return all
 }
 
 // execProcess is the process that the command line asks for.

@@ -13,6 +13,7 @@ import (
 
 	"shocker.sh/lib/applet"
 	"shocker.sh/lib/cgroup"
+	"shocker.sh/lib/cgroup/devices"
 	"shocker.sh/lib/spawn"
 	"shocker.sh/lib/undo"
 	"shocker.sh/shocker-run/internal/container"
@@ -26,6 +27,7 @@ var createFlags = []cli.Flag{
 	&cli.StringFlag{Name: "console-socket", Usage: "send the terminal's master to the unix socket at `PATH`"},
 	&cli.StringFlag{Name: "pid-file", Usage: "write the pid of the container's process to `FILE`"},
 	&cli.IntFlag{Name: "preserve-fds", Usage: "pass on `N` descriptors from 3 up"},
+	&cli.BoolFlag{Name: "no-pivot", Usage: "change the root by chroot, where pivot_root cannot be (on a ramdisk)"},
 	&cli.BoolFlag{Name: "no-new-keyring", Usage: "leave the program in the caller's session keyring"},
 }
 
@@ -136,7 +138,7 @@ func (t *tool) create(c *cli.Context, hold bool) (_ *creation, retErr error) {
 	if !hold {
 		o.HoldIn = ""
 	}
-	o.NoKeyring = c.Bool("no-new-keyring")
+	o.NoKeyring, o.NoPivot = c.Bool("no-new-keyring"), c.Bool("no-pivot")
 	if n.joins != nil {
 		o.Group = n.joins.Group
 		defer func() { retErr = errors.Join(retErr, n.joins.Release()) }()
@@ -187,7 +189,7 @@ func (n *creation) makeGroup(ctx context.Context) error {
 	if linux.Resources == nil {
 		linux.Resources = &specs.LinuxResources{}
 	}
-	linux.Resources.Devices = withDefaults(linux.Resources.Devices)
+	linux.Resources.Devices = append(linux.Resources.Devices, devices.Default()...)
 	n.joins = g
 	return g.Make(ctx, undo.Open(n.dir), linux.Resources)
 }

@@ -22,7 +22,7 @@ func (c *Container) joinGroup(pid, init int) error {
 	if c.o.Group == nil {
 		return nil
 	}
-	err := c.o.Group.Join(pid, group.Joining{Init: init, Frozen: c.o.IntoFrozen})
+	err := c.o.Group.Join(pid, group.Joining{Init: init, Frozen: c.o.IntoFrozen, Below: c.o.Below})
 	if errors.Is(err, group.ErrGone) {
 		err = fmt.Errorf("%w: shocker-cg up makes it", err)
 	}

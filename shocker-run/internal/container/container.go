@@ -78,8 +78,10 @@ type Options struct {
 	// OpenNet lets all users bind low ports and ping in the container's
 	// network namespace.
 	OpenNet bool
-	// IntoFrozen lets Exec join a container that is paused.
+	// IntoFrozen lets Exec join a container that is paused, Below lets it join
+	// groups below the container's; see group.Joining.
 	IntoFrozen bool
+	Below      map[string]string
 	// Files are further files that the program gets, from descriptor 3 up;
 	// the first ListenFDs of them are announced as sockets to listen on
 	// (sd_listen_fds(3)).
