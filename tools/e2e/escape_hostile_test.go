@@ -89,6 +89,44 @@ func TestEscapeUsers(t *testing.T) {
 	})
 }
 
+// TestEscapeAmounts: an environment and mounts without end are refused in
+// bounded time, with a clear line. lib/spawn's table and maxMounts guard us.
+func TestEscapeAmounts(t *testing.T) {
+	testkit.Run(t, testkit.Options{}, func(t *testing.T, h *testkit.Host) {
+		t.Chdir(h.Dir)
+		h.Bin(t)
+		for _, a := range aims(t, h) {
+			if a.host {
+				continue // it makes no difference
+			}
+			dir := h.Busybox(t)
+			for _, test := range []struct {
+				what, filter string
+				started      bool
+				want         string
+			}{
+				{"12,000 variables of 200 bytes", `.process.env += [range(12000) | "V\(.)=" + ([range(20) | "0123456789"] | add)]`, false, "argument list too long"},
+				{"a variable of 200 kB", `.process.env += ["V=" + ([range(20000) | "0123456789"] | add)]`, false, "argument list too long"},
+				{"100,000 mounts", `.mounts += [range(100000) | {destination: "/m/\(.)", type: "tmpfs", source: "x"}]`, false, "mounts; there can be 4096"},
+				{"3,000 mounts", `.mounts += [range(3000) | {destination: "/m/\(.)", type: "tmpfs", source: "x"}]`, false, "fewer mounts"},
+				{"500 mounts", `.mounts += [range(500) | {destination: "/m/\(.)", type: "tmpfs", source: "x"}]`, true, ""},
+				{"20,000 masked paths", `.linux.maskedPaths += [range(20000) | "/m/\(.)"]`, false, "paths; there can be 4096"},
+			} {
+				began := time.Now()
+				g := a.prepare(dir, test.filter)
+				g.late = true
+				r := g.run("/bin/true")
+				if (r.Code == 0) != test.started || !strings.Contains(r.Stderr, test.want) || len(r.Stderr) > 2000 {
+					a.errorf("%s: %.2000v", test.what, r)
+				}
+				if took := time.Since(began); took > testkit.Patience(30*time.Second) {
+					a.errorf("%s: it took %v", test.what, took)
+				}
+			}
+		}
+	})
+}
+
 // TestEscapeKeys: the caller's keys are not the container's. The keyring of
 // its own that a program gets guards us.
 func TestEscapeKeys(t *testing.T) {
