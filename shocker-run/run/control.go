@@ -41,7 +41,31 @@ func Signal(host stage.Host, id string, sig unix.Signal) error {
 		return err
 	}
 	defer pidfd.Close()
-	return send(pidfd, id, sig)
+	if err := send(pidfd, id, sig); err != nil || sig != unix.SIGKILL {
+		return err
+	}
+	return thaw(host, id)
+}
+
+// thaw lets a container go on that is frozen, be it by itself: on cgroup v1 a
+// frozen process does not die.
+func thaw(host stage.Host, id string) error {
+	if st, err := openStore(host, id); err != nil || st == nil {
+		return err
+	}
+	spec, err := specOf(host, id)
+	if err != nil {
+		return err
+	}
+	g, err := groupOf(host, spec)
+	if err != nil || g == nil {
+		return err
+	}
+	frozen, err := g.Frozen()
+	if err != nil || !frozen {
+		return err
+	}
+	return g.Thaw()
 }
 
 func send(pidfd *os.File, id string, sig unix.Signal) error {
@@ -77,7 +101,7 @@ func Stop(ctx context.Context, host stage.Host, id string, timeout time.Duration
 	if err := ended(patient, pidfd); err == nil || ctx.Err() != nil {
 		return err
 	}
-	if err := send(pidfd, id, unix.SIGKILL); err != nil {
+	if err := errors.Join(send(pidfd, id, unix.SIGKILL), thaw(host, id)); err != nil {
 		return err
 	}
 	return ended(ctx, pidfd)
