@@ -61,7 +61,9 @@ func (s *stdio) preserve(n int) error {
 		}
 	}
 	for fd := 3; fd < 3+s.sockets+n; fd++ {
-		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil {
+		// What has come across execve does not close on it; what does is our own.
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err != nil || flags&unix.FD_CLOEXEC != 0 {
 			return applet.Usagef("descriptor %d is to be passed on, and is not open", fd)
 		}
 		unix.CloseOnExec(fd) // hooks do not get it

@@ -8,10 +8,13 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // State is the container's state as hooks get it and `state` prints it (OCI
@@ -132,6 +135,11 @@ func runOutside(ctx context.Context, h specs.Hook, state *specs.State, dir strin
 	cmd.Env = append([]string{}, h.Env...) // not nil: nothing of ours
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(in), &out, &out
 	cmd.WaitDelay = time.Second
+	// Nobody waits for it any more when we are killed. The kernel means the
+	// thread that has started it (prctl(2)).
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	err = cmd.Run()
 	return out.Bytes(), err
 }

@@ -1,0 +1,285 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/testkit"
+)
+
+// onOCI runs f on a host with a bundle at ./bundle, whose program is sleep.
+// `oci` in its scripts is the runtime with a root of its own.
+func onOCI(t *testing.T, f func(t *testing.T, h *testkit.Host, oci func(script string) testkit.Result)) {
+	t.Helper()
+	testkit.Run(t, testkit.Options{}, func(t *testing.T, h *testkit.Host) {
+		t.Chdir(h.Dir)
+		h.Bin(t)
+		oci := func(script string) testkit.Result {
+			// A container that goes on holds what it was given: files, not the
+			// pipes whose end we wait for.
+			return h.Sh(t, `set +e
+				oci() {
+					o=$(mktemp) e=$(mktemp) r=0
+					shocker-oci --root `+h.Dir+`/oci --log `+h.Dir+`/log --log-format json "$@" >$o 2>$e || r=$?
+					cat $o; cat $e >&2; return $r
+				}
+				edit() { jq "$@" <bundle/config.json >c && [ -s c ] && mv c bundle/config.json; }
+				program() { edit '.process.args = $ARGS.positional' --args -- "$@"; }
+				wait_for() { i=0; until "$@"; do i=$((i + 1)); [ $i -lt 2000 ] || { echo "never: $*" >&2; exit 1; }; sleep 0.01; done; }
+				is() { [ "$(oci state "$1" | jq -r .status)" = "$2" ]; }
+				`+script)
+		}
+		ok(t, oci(`mkdir bundle && cp -a `+h.Busybox(t)+` bundle/rootfs && oci spec -b bundle &&
+			edit '.process.terminal = false' && program sleep 1000`))
+		before := h.Snapshot(t)
+		f(t, h, oci)
+		h.Settle(t, before, "files")
+		if left, err := os.ReadDir(filepath.Join(h.Dir, "oci")); len(left) > 0 {
+			t.Errorf("below --root is left: %v, %v", left, err)
+		}
+	})
+}
+
+// TestOCILife is a container's life, command by command.
+func TestOCILife(t *testing.T) {
+	onOCI(t, func(t *testing.T, h *testkit.Host, oci func(string) testkit.Result) {
+		for _, step := range []struct {
+			script, want string
+		}{
+			{
+				`oci create -b bundle --pid-file pid one && oci state one | jq -c '[.id, .status, .ociVersion, .bundle, .rootfs, .pid > 0]'`,
+				fmt.Sprintf(`["one","created","1.3.0",%q,%q,true]`+"\n", h.Dir+"/bundle", h.Dir+"/bundle/rootfs"),
+			},
+			{`[ $(oci state one | jq .pid) = $(cat pid) ] && [ -d /proc/$(cat pid) ] && tail -c 1 pid | grep -c '[0-9]'`, "1\n"},
+			{`oci exec one echo in one that waits`, "in one that waits\n"},
+			{`oci start one && oci state one | jq -r .status; tr '\0' ' ' </proc/$(cat pid)/cmdline`, "running\nsleep 1000 "},
+			{`ls oci/one`, "config.json\nlock\nstate.json\nundo\n"},
+			{`echo in >in; oci exec one sh -c 'read x; echo $x; echo err >&2; exit 3' <in 2>err ; echo $?; cat err`, "in\n3\nerr\n"},
+			{`oci exec -u 5:6 --cwd /tmp -e A=b -g 7 one sh -c 'id -u; id -g; id -G; pwd; echo $A'`, "5\n6\n6 7\n/tmp\nb\n"},
+			{`echo '{"cwd":"/","args":["echo","from a file"],"env":["PATH=/bin"],"user":{}}' >p && oci exec -p p one`, "from a file\n"},
+			{`oci exec -d --pid-file pid2 one sleep 999 && oci ps -f json one | jq -c 'sort' && printf '[%s]\n' $(sort -n pid pid2 | tr '\n' ' ' | sed 's/\([0-9]\) *\([0-9]*\)/\1,\2/; s/,$//')`, ""},
+			{`oci list -q; oci list -f json | jq -c '.[] | [.id, .status]'; oci list | head -1 | tr -s ' '`, "one\n[\"one\",\"running\"]\nID PID STATUS BUNDLE CREATED OWNER\n"},
+			{`oci pause one && oci state one | jq -r .status; oci exec one true; echo $?`, "paused\n255\n"},
+			{`oci resume one && oci state one | jq -r .status`, "running\n"},
+			{`oci update --pids-limit 77 one && cat /sys/fs/cgroup/pids/one/pids.max /sys/fs/cgroup/one/pids.max 2>/dev/null`, "77\n"},
+			{`echo '{"pids":{"limit":0},"memory":{"limit":0}}' | oci update -r - one; oci events --stats one | jq -c '[.type, .id, .data.pids.limit > 0, .data.memory.usage.usage > 0]'`, `["stats","one",true,true]` + "\n"},
+			{`oci delete one; echo $?`, "1\n"},
+			{`oci kill one 9 && wait_for is one stopped; oci state one | jq -c '[.status, .pid]'`, `["stopped",0]` + "\n"},
+			{`oci kill one; echo $?; oci start one; echo $?; oci exec one true; echo $?`, "1\n1\n255\n"},
+			{`oci delete one && oci delete -f one && oci delete one; echo $?`, "1\n"},
+		} {
+			r := oci(step.script)
+			if step.want != "" && r.Stdout != step.want {
+				t.Errorf("%s\nprints %q, want %q\n%s", step.script, r.Stdout, step.want, r.Stderr)
+			}
+			if step.want == "" {
+				if lines := strings.Split(strings.TrimSpace(r.Stdout), "\n"); r.Code != 0 {
+					t.Errorf("%s: %+v (%q)", step.script, r, lines)
+				}
+			}
+		}
+	})
+}
+
+// TestOCIRun is create, start and the wait in one.
+func TestOCIRun(t *testing.T) {
+	onOCI(t, func(t *testing.T, h *testkit.Host, oci func(string) testkit.Result) {
+		for _, test := range []struct {
+			script, out string
+			code        int
+		}{
+			{`program sh -c 'cat; exit 7'; echo text | oci run -b bundle one`, "text\n", 7},
+			{`program sh -c 'kill -9 $$; kill -TERM $$; sleep 1000'; oci run -b bundle one & wait_for is one running; oci kill one KILL; wait $!`, "", 137},
+			{`program nosuch; oci run -b bundle one`, "", 1},
+			{`program sleep 1000; oci run -d -b bundle one && oci state one | jq -r .status; oci delete -f one`, "running\n", 0},
+			{`program true; oci run --keep -b bundle one; oci state one | jq -r .status; oci delete one`, "stopped\n", 0},
+			// Three descriptors beyond stdio, the second of them closed to others.
+			{`program sh -c 'cat <&3; ls /proc/self/fd | wc -l'; echo three >f; oci run --preserve-fds 1 -b bundle one 3<f 4</dev/null`, "three\n5\n", 0},
+			{`program true; oci run --preserve-fds 3 -b bundle one 3<f`, "", 2},
+		} {
+			r := oci(test.script)
+			if r.Stdout != test.out || r.Code != test.code {
+				t.Errorf("%s: %+v; want %q and status %d", test.script, r, test.out, test.code)
+			}
+		}
+	})
+}
+
+// TestOCITerminal hands the terminal to an engine's socket, with its size.
+func TestOCITerminal(t *testing.T) {
+	onOCI(t, func(t *testing.T, h *testkit.Host, oci func(string) testkit.Result) {
+		received := make(chan *os.File)
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Bind(fd, &unix.SockaddrUnix{Name: "socket"})
+		}
+		if err == nil {
+			err = unix.Listen(fd, 1)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		go func() {
+			for {
+				conn, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
+				if err != nil {
+					close(received)
+					return
+				}
+				oob, name := make([]byte, unix.CmsgSpace(4)), make([]byte, 64)
+				_, n, _, _, err := unix.Recvmsg(conn, name, oob, unix.MSG_CMSG_CLOEXEC)
+				messages, err2 := unix.ParseSocketControlMessage(oob[:n])
+				if err == nil && err2 == nil && len(messages) == 1 {
+					if fds, err := unix.ParseUnixRights(&messages[0]); err == nil && len(fds) == 1 {
+						received <- os.NewFile(uintptr(fds[0]), "terminal")
+					}
+				}
+				unix.Close(conn)
+			}
+		}()
+		read := func(script, until string) {
+			t.Helper()
+			done := make(chan testkit.Result, 1)
+			go func() { done <- oci(script) }()
+			var master *os.File
+			select {
+			case master = <-received:
+			case r := <-done:
+				t.Fatalf("%s: no terminal came: %+v", script, r)
+			}
+			defer master.Close()
+			ok(t, <-done)
+			text, buf := "", make([]byte, 1<<10)
+			for !strings.Contains(text, until) {
+				n, err := master.Read(buf)
+				if err != nil {
+					t.Fatalf("%s: the terminal says %q, then %v; want %q", script, text, err, until)
+				}
+				text += string(buf[:n])
+			}
+		}
+		read(`edit '.process.terminal = true | .process.consoleSize = {height: 10, width: 20}'; program sh -c 'stty size; tty; sleep 1000'
+			oci create -b bundle --console-socket socket one && oci start one`, "10 20\r\n/dev/pts/0\r\n")
+		read(`oci exec -d -t --console-socket socket one sh -c 'test -t 0 && tty; sleep 1000'`, "/dev/pts/1\r\n")
+		for script, want := range map[string]string{
+			`oci create -b bundle two`:                         "cannot allocate tty",
+			`oci create -b bundle --console-socket nosuch two`: "console socket nosuch",
+			`oci exec -d --console-socket socket one true`:     "cannot use console socket",
+		} {
+			if r := oci(script); r.Code == 0 || !strings.Contains(r.Stderr, want) {
+				t.Errorf("%s: %+v; want %q", script, r, want)
+			}
+		}
+		ok(t, oci(`oci delete -f one`))
+	})
+}
+
+// TestOCIErrors: the texts are what engines and users of runc know, on stderr
+// and in the log; and nothing is left.
+func TestOCIErrors(t *testing.T) {
+	onOCI(t, func(t *testing.T, h *testkit.Host, oci func(string) testkit.Result) {
+		for _, test := range []struct {
+			script, want string
+		}{
+			{`oci create -b /nowhere one`, "config.json not found"},
+			{`oci create -b bundle a/b`, "invalid container ID format"},
+			{`oci create -b bundle ..`, "invalid container ID format"},
+			{`oci create -b bundle ''`, "invalid container ID format"},
+			{`oci state nosuch`, "container does not exist"},
+			{`oci kill nosuch`, "container does not exist"},
+			{`oci start nosuch`, "container does not exist"},
+			{`oci delete nosuch`, "container does not exist"},
+			{`oci create -b bundle one && oci create -b bundle one; s=$?; oci delete -f one; exit $s`, "container with given ID already exists"},
+			{`oci run -d -b bundle one && oci start one; s=$?; oci delete -f one; exit $s`, "cannot start an already running container"},
+			{`oci run -d -b bundle one && oci delete one; s=$?; oci delete -f one; exit $s`, "cannot delete container one that is not stopped: running"},
+			{`oci run -d -b bundle one && oci resume one; s=$?; oci delete -f one; exit $s`, "container not paused"},
+			{`oci run -d -b bundle one && oci kill one NOSUCH; s=$?; oci delete -f one; exit $s`, "NOSUCH"},
+			{`program nosuch; oci create -b bundle one`, "executable file not found in $PATH"},
+			{`program /nosuch; oci create -b bundle one`, "no such file or directory"},
+			{`program /etc; oci create -b bundle one`, "permission denied"},
+			{`program true; edit '.ociVersion = "2.0.0"'; oci create -b bundle one`, "ociVersion"},
+			{`edit '.ociVersion = "1.0.0" | .root.path = "nosuch"'; oci create -b bundle one`, "root"},
+			{`edit '.root.path = "rootfs" | .process.cwd = "x"'; oci create -b bundle one`, "cwd"},
+			{`edit '.process.cwd = "/" | .hooks.prestart = [{"path":"/bin/false"}]'; oci create -b bundle one`, "/bin/false"},
+			{`edit '.hooks.prestart = [{"path":"/bin/sleep","args":["sleep","100"],"timeout":1}]'; oci create -b bundle one`, "/bin/sleep"},
+			{`edit '.hooks = {"poststart": [{"path":"/bin/false"}]}'; oci create -b bundle one && oci start one; s=$?; oci delete -f one; exit $s`, "/bin/false"},
+			{`edit 'del(.hooks)'; echo '{' >p; oci run -d -b bundle one && oci exec -p p one; s=$?; oci delete -f one; exit $s`, "p: "},
+		} {
+			ok(t, h.Sh(t, `: >log`))
+			r := oci(`program sleep 1000; ` + test.script)
+			if r.Code == 0 || r.Stdout != "" || !strings.Contains(r.Stderr, test.want) {
+				t.Errorf("%s: %+v; want a failure with %q", test.script, r, test.want)
+			}
+			data, err := os.ReadFile("log")
+			var line struct{ Level, Msg, Time string }
+			for text := range strings.Lines(string(data)) {
+				if line.Level == "error" {
+					break
+				}
+				err = json.Unmarshal([]byte(text), &line)
+			}
+			if _, timeErr := time.Parse(time.RFC3339, line.Time); err != nil || timeErr != nil || line.Level != "error" || !strings.Contains(line.Msg, test.want) {
+				t.Errorf("%s: the log has %q, %v", test.script, data, err)
+			}
+		}
+	})
+}
+
+// TestOCIHooks: each runs once, in its order, with the state that is then.
+func TestOCIHooks(t *testing.T) {
+	onOCI(t, func(t *testing.T, h *testkit.Host, oci func(string) testkit.Result) {
+		ok(t, oci(`program sleep 1000; for w in prestart createRuntime createContainer startContainer poststart poststop; do
+			edit --arg w $w --arg d $PWD '.hooks[$w] = [{path: "/bin/sh", args: ["sh", "-c", "cat >/dev/null; echo x", $w], env: ["PATH=/bin"]}]'
+			[ $w = startContainer ] || edit --arg w $w --arg d $PWD '.hooks[$w][0].args[2] = "echo " + $w + " $(/usr/bin/jq -r .status) >>" + $d + "/ran"'
+		done`))
+		for _, step := range []struct{ script, want string }{
+			{`oci create -b bundle one`, "prestart creating\ncreateRuntime creating\ncreateContainer creating\n"},
+			{`oci start one`, "poststart running\n"},
+			{`oci kill one KILL; wait_for is one stopped`, ""},
+			{`oci delete one`, "poststop stopped\n"},
+			{`oci delete -f one`, ""},
+		} {
+			ok(t, h.Sh(t, `: >ran`))
+			ok(t, oci(step.script))
+			if data, err := os.ReadFile("ran"); string(data) != step.want {
+				t.Errorf("%s: hooks %q, %v; want %q", step.script, data, err, step.want)
+			}
+		}
+	})
+}
+
+// TestOCIStartsAtOnce: of many starts one does, and the program runs once.
+func TestOCIStartsAtOnce(t *testing.T) {
+	onOCI(t, func(t *testing.T, h *testkit.Host, oci func(string) testkit.Result) {
+		r := oci(`program sh -c 'echo runs; sleep 1000'; oci create -b bundle one
+			out=$o
+			for i in 1 2 3 4 5 6 7 8; do oci start one 2>>err && echo started & done; wait; wait_for grep -q runs $out; cat $out; oci delete -f one`)
+		if got := ok(t, r); strings.Count(got, "started\n") != 1 || strings.Count(got, "runs\n") != 1 {
+			t.Errorf("eight starts: %q", got)
+		}
+	})
+}
+
+// TestOCIKilled kills create while each of its hooks runs, with nothing of ours
+// left to clean up: delete --force does.
+func TestOCIKilled(t *testing.T) {
+	onOCI(t, func(t *testing.T, h *testkit.Host, oci func(string) testkit.Result) {
+		for _, when := range []string{"prestart", "createRuntime", "createContainer"} {
+			r := oci(`rm -f reached; edit --arg w ` + when + ` --arg f $PWD/reached 'del(.hooks) | .hooks[$w] = [{
+					path: "/bin/sh", args: ["sh", "-c", "echo >" + $f + "; exec sleep 1000"], env: ["PATH=/bin"]}]'
+				shocker-oci --root oci create -b bundle one >out 2>&1 & wait_for test -e reached; kill -9 $!; wait $!; echo $?
+				oci state one; oci delete -f one && rm -f reached out`)
+			if r.Code != 0 || r.Stdout != "137\n" {
+				t.Errorf("create killed at %s: %+v", when, r)
+			}
+		}
+	})
+}
