@@ -74,8 +74,8 @@ install_engines() {
 table() { # program|engine FILE
 	grep -q "^$1"$'\t' "$2" || return 0
 	echo
-	sed -n "s/^$1\t//p" "$2" | sort | column -t -s $'\t'
-	sed -n "s/^$1\t.*\t//p" "$2" | sort | uniq -c
+	sort -u "$2" | sed -n "s/^$1\t//p" | column -t -s $'\t'
+	sort -u "$2" | sed -n "s/^$1\t.*\t//p" | sort | uniq -c
 }
 
 # busybox_root makes DIR a root file system of the machine's static busybox.

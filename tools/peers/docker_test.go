@@ -34,6 +34,7 @@ func TestDocker(t *testing.T) {
 }
 
 var dockerRows = []row{
+	{name: "working directory is made", script: `run --rm -w /new/dir bb pwd`, want: `/new/dir`},
 	{name: "update memory", core: true, script: sleeper + `e update -m 64m --memory-swap 128m $N >/dev/null; e exec $N limit memory/memory.limit_in_bytes memory.max`, want: `67108864`},
 	{name: "update cpus", script: sleeper + `e update --cpus 0.5 $N >/dev/null; e exec $N limit cpu/cpu.cfs_quota_us cpu.max`, want: `50000( 100000)?`},
 	{name: "update pids", script: sleeper + `e update --pids-limit 30 $N >/dev/null; e exec $N limit pids/pids.max pids.max`, want: `30`},

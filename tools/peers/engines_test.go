@@ -23,7 +23,7 @@ import (
 
 // row is an ordinary behaviour of containers: a script for sh, and a regular
 // expression that all of its output has to match, which is stdout and stderr
-// together, without carriage returns and space around it.
+// together, without carriage returns, "^@" and space around it.
 //
 // The script finds in PATH the commands e (the engine), run and create (with
 // the runtime under test), remove (without mercy), eventually CMD (until it succeeds) and tty ROWS COLS
@@ -223,7 +223,8 @@ func shell(script, dir string, env []string) string {
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	cmd.WaitDelay = testkit.Patience(time.Second)
 	err := cmd.Run()
-	text := strings.TrimSpace(strings.ReplaceAll(out.String(), "\r", ""))
+	// script(1) shows the end of its input so.
+	text := strings.TrimSpace(strings.NewReplacer("\r", "", "^@", "").Replace(out.String()))
 	if ctx.Err() != nil {
 		text += "\nstill ran after " + testkit.Patience(rowLimit).String()
 	} else if errors.Is(err, exec.ErrWaitDelay) {

@@ -20,4 +20,27 @@ func TestPodman(t *testing.T) {
 	through(t, podman, append(common, podmanRows...))
 }
 
-var podmanRows = []row{}
+var podmanRows = []row{
+	{name: "user namespace", script: `run --rm --uidmap 0:100000:65536 bb sh -c 'cat /proc/self/uid_map; touch /x; chown app /x; stat -c %U /x /etc'`, want: "0\\s+100000\\s+65536\napp\nroot"},
+	{name: "user namespace and exec", script: `run -d --name $N --uidmap 0:100000:65536 bb sleep 1000 >/dev/null; e exec -u app $N id -u; stat -c %u /proc/$(e inspect -f '{{.State.Pid}}' $N)`, want: "1000\n100000"},
+	{name: "preserved descriptors", script: `echo kept >f; run --rm --preserve-fds 1 bb sh -c 'cat <&3' 3<f`, want: `kept`},
+	{name: "exec with preserved descriptors", script: sleeper + `echo kept >f; e exec --preserve-fds 1 $N sh -c 'cat <&3' 3<f`, want: `kept`},
+	{name: "no cgroups", script: `run --rm --cgroups=disabled bb true; echo $?`, want: `0`},
+	{ // podman 4.3 leaves the pod's cgroup in two hierarchies of v1
+		name:   "pod",
+		script: `p=$(e pod create --name p$N); run -d --pod p$N --name $N bb sleep 1000 >/dev/null; a=$(e exec $N readlink /proc/self/ns/net); b=$(run --rm --pod p$N bb readlink /proc/self/ns/net); [ "$a" = "$b" ] && echo same; e pod rm -f -t 0 p$N >/dev/null; rmdir /sys/fs/cgroup/*/libpod_parent/$p 2>/dev/null`,
+		want:   `same`,
+	},
+	{name: "init and start", script: `create --name $N bb echo hi >/dev/null; e init $N >/dev/null; e inspect -f '{{.State.Status}}' $N; e start -a $N`, want: "initialized\nhi"},
+	{name: "umask of its own", script: `run --rm --umask 0077 bb sh -c umask`, want: `0077`},
+	{name: "unmasked paths", script: `run --rm --security-opt unmask=ALL bb grep -c ' /proc/' /proc/mounts`, want: `0`},
+	{name: "one more masked path", script: `run --rm --security-opt mask=/etc/passwd bb wc -c /etc/passwd`, want: `0 /etc/passwd`},
+	{name: "pid file", script: `run -d --pidfile $D/p --name $N bb sleep 1000 >/dev/null; tr '\0' ' ' </proc/$(cat p)/cmdline`, want: `sleep 1000`},
+	{
+		name:   "hook",
+		script: `mkdir h; echo '{"version":"1.0.0","hook":{"path":"/bin/sh","args":["sh","-c","cat >'$D'/state"]},"when":{"always":true},"stages":["prestart"]}' >h/a.json; e --hooks-dir $D/h run --rm bb true; grep -c '"pid":[1-9]' state`,
+		want:   `1`,
+	},
+	{name: "update", script: sleeper + `e update --cpus 0.5 --memory 64m $N >/dev/null; e exec $N sh -c 'limit cpu/cpu.cfs_quota_us cpu.max; limit memory/memory.limit_in_bytes memory.max'`, want: "50000( 100000)?\n67108864"},
+	{name: "health check", script: `run -d --name $N --health-cmd 'test -e /etc/passwd' --health-interval disable bb sleep 1000 >/dev/null; e healthcheck run $N; echo $?`, want: `0`},
+}

@@ -45,7 +45,6 @@ var common = []row{
 	{name: "environment", script: `run --rm -e A=b -e 'C=d e' bb sh -c 'echo $A $C $HOME $PATH'`, want: `b d e /root /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin`},
 	{name: "many variables", script: `for i in $(seq 500); do echo "V$i=$i"; done >vars; run --rm --env-file vars bb sh -c 'env | grep -c ^V'`, want: `500`},
 	{name: "working directory", script: `run --rm -w /tmp bb pwd`, want: `/tmp`},
-	{name: "working directory is made", script: `run --rm -w /new/dir bb pwd`, want: `/new/dir`},
 	{name: "working directory is a file", script: `run --rm -w /etc/passwd bb pwd; echo $?`, want: `.*not a directory.*\n12[5-7]`},
 	{name: "hostname", script: `run --rm --hostname myhost bb hostname`, want: `myhost`},
 	{name: "own hostname", script: `run --rm bb hostname`, want: `[0-9a-f]{12}`},
@@ -193,7 +192,7 @@ var common = []row{
 
 	// What is done to a running one.
 	{name: "exec", core: true, script: sleeper + `e exec $N sh -c 'echo in; exit 5'; echo $?`, want: "in\n5"},
-	{name: "exec 127", script: sleeper + `e exec $N nosuch; echo $?`, want: `.*executable file.*not found in \$PATH.*\n127`},
+	{name: "exec 127", script: sleeper + `e exec $N nosuch; echo $?`, want: `.*executable file.*not found in \$PATH.*\n12[67]`},
 	{name: "exec 126", script: sleeper + `e exec $N /etc/passwd; echo $?`, want: `.*permission denied.*\n126`},
 	{name: "exec a signal", script: sleeper + `e exec $N sh -c 'kill -9 $$'; echo $?`, want: `137`},
 	{name: "exec stdin", script: sleeper + `echo typed | e exec -i $N cat`, want: `typed`},
