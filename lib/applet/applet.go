@@ -111,8 +111,7 @@ func Status(name string, err error, talk *os.File) int {
 // tell says what went wrong, each error on one line.
 func tell(name string, err error, talk io.Writer) {
 	for _, e := range flatten(err) {
-		// Of a record that fails by several errors, one line tells.
-		fmt.Fprintf(talk, "%s: %s\n", name, Escape(strings.ReplaceAll(e.Error(), "\n", "; ")))
+		fmt.Fprintf(talk, "%s: %s\n", name, Escape(e.Error()))
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -58,7 +59,7 @@ func Run(ctx context.Context, host Host, name, verb string, h Handler, in io.Rea
 		if err == nil {
 			err = one(ctx, host, name, verb, h, r, out)
 			if err != nil {
-				err = fmt.Errorf("%s: %w", r.ID(), err)
+				err = fmt.Errorf("%s: %w", r.ID(), oneLine{err})
 			}
 		} else if !errors.Is(err, record.ErrInvalid) && !errors.Is(err, record.ErrNoID) {
 			return err
@@ -119,3 +120,24 @@ func CatchPipe() (release func()) {
 	signal.Notify(broken, unix.SIGPIPE)
 	return func() { signal.Stop(broken) }
 }
+
+// oneLine tells of joined errors in one line, as a record has one.
+type oneLine struct{ error }
+
+func (e oneLine) Error() string {
+	joined, ok := e.error.(interface{ Unwrap() []error })
+	if !ok {
+		return e.error.Error()
+	}
+	var texts, all []string
+	for _, err := range joined.Unwrap() {
+		texts = append(texts, err.Error())
+		all = append(all, oneLine{err}.Error())
+	}
+	if text := e.error.Error(); text != strings.Join(texts, "\n") {
+		return text // of fmt.Errorf with several %w
+	}
+	return strings.Join(all, "; ")
+}
+
+func (e oneLine) Unwrap() error { return e.error }

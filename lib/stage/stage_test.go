@@ -142,7 +142,7 @@ func TestRun(t *testing.T) {
 		host := Host{Run: h.RunDir}
 		run := func(ctx context.Context, s *handler, verb, in string, out io.Writer) (error, string) {
 			var talk bytes.Buffer
-			tell := func(err error) { fmt.Fprintln(&talk, strings.ReplaceAll(err.Error(), "\n", "; ")) }
+			tell := func(err error) { fmt.Fprintln(&talk, err) }
 			err := Run(ctx, host, "shocker-x", verb, s, strings.NewReader(in), out, tell)
 			return err, talk.String()
 		}

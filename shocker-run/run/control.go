@@ -54,6 +54,9 @@ func thaw(host stage.Host, id string) error {
 		return err
 	}
 	spec, err := specOf(host, id)
+	if errors.Is(err, record.ErrInvalid) || errors.Is(err, record.ErrNoID) {
+		return nil // damaged: what its group is nobody knows here
+	}
 	if err != nil {
 		return err
 	}

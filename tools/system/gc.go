@@ -109,8 +109,14 @@ func collect(host stage.Host, st *store.Store, id string, created bool) (gone bo
 	}
 	// Who waits for the end of the program also cleans up after it.
 	supervised, err := container.Supervised(host.RunDir(id))
-	if err != nil || supervised {
+	if err != nil {
 		return false, err
+	}
+	if supervised {
+		if _, err := container.Get(host, st, id); errors.Is(err, store.ErrDamaged) {
+			return false, err
+		}
+		return false, nil
 	}
 	c, err := container.Get(host, st, id)
 	if errors.Is(err, store.ErrNoContainer) {
