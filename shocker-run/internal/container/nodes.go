@@ -164,8 +164,12 @@ func (b *builder) parent(p *place) (dir any, name string) {
 	return b.inPlace(above, len(above.elems), unix.O_PATH|unix.O_DIRECTORY), p.elems[last]
 }
 
-// attachConsole puts the terminal in the place of /dev/console.
+// attachConsole puts the terminal in the place of /dev/console. A link that is
+// there, in a directory of the host's, is covered and not followed
+// (CVE-2025-52565).
 func (b *builder) attachConsole(p *place, slave *spawn.Step) {
 	tree := b.Call("copy the terminal's mount", unix.SYS_OPEN_TREE, slave, "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	b.attach("mount the terminal on /dev/console", tree, b.inPlace(p, len(p.elems), unix.O_PATH))
+	dir, name := b.parent(p)
+	at := b.Call("open /dev/console", unix.SYS_OPENAT, dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC)
+	b.attach("mount the terminal on /dev/console", tree, at)
 }
