@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -25,12 +24,12 @@ func TestEscapeStubborn(t *testing.T) {
 			frozen               bool
 		}{
 			{"it hears nothing", ".", "trap '' TERM HUP INT; echo up; while :; do sleep 1; done", false},
-			{"it has stopped itself", ".", "(kill -STOP $PPID) & echo up; kill -STOP -1; while :; do :; done", false},
+			{"it has stopped itself", ".", "echo up; (kill -STOP $PPID) & kill -STOP -1; while :; do :; done", false},
 			{"it forks without end", ".linux.resources.pids.limit = 100", "trap '' TERM; echo up; f() { f | f & }; while :; do f; done 2>/dev/null", false},
 			{"its image names no signal", `.annotations["org.opencontainers.image.stopSignal"] = "SIGNOSUCH"`, "trap 'exit 0' TERM; echo up; while :; do sleep 0.1; done", false},
 			{"its image names a signal that ends nothing", `.annotations["org.opencontainers.image.stopSignal"] = "SIGCONT"`, "echo up; while :; do sleep 1; done", false},
 			{"it is frozen", ".", "echo up; while :; do sleep 1; done", true},
-			{"it has nested subvolumes", ".", "/enemy subvolumes 50 && echo up; while :; do sleep 1; done", false},
+			{"it has nested subvolumes", "del(.linux.seccomp)", "/enemy subvolumes 50 && echo up; while :; do sleep 1; done", false},
 		} {
 			for _, end := range []string{"stop -t 1", "rm -f"} {
 				ok(t, h.Sh(t, fmt.Sprintf("shocker-spec %s sh -c %s | jq -c %s | shocker-subvol up | shocker-net up --network none | shocker-cg up | shocker-run --record - --detach >id", filled, quote(test.script), quote(test.filter))))
@@ -41,7 +40,7 @@ func TestEscapeStubborn(t *testing.T) {
 				id := strings.TrimSpace(string(text))
 				testkit.Eventually(t, 20*time.Second, func() error {
 					if got := h.Must(t, "logs", id); !strings.Contains(got, "up\n") {
-						return errors.New(got)
+						return fmt.Errorf("%s: it says %q", test.what, got)
 					}
 					return nil
 				})
