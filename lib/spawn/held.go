@@ -148,7 +148,7 @@ func (t *Table) held() bool {
 	if !ok || t.head.errno != 0 {
 		return false
 	}
-	for ; n < int(t.head.steps); n++ {
+	for ; n < t.count(); n++ {
 		if s := t.at(maxFirst + n); s.flags&stepHold != 0 {
 			return s.result == 0
 		}
@@ -159,8 +159,12 @@ func (t *Table) held() bool {
 // index is the number of the step that runs, or has failed.
 func (t *Table) index() (n int, ok bool) {
 	at := (t.head.current-t.head.base-headSize)/uint64(unsafe.Sizeof(step{})) - maxFirst
-	return int(at), at < uint64(t.head.steps)
+	return int(at), at < uint64(t.count())
 }
+
+// count is how many steps there are; of a table that another process has
+// written, as many as there can be.
+func (t *Table) count() int { return min(max(int(t.head.steps), 0), maxSteps) }
 
 // current is the step that runs, or has failed; nil before the first.
 func (t *Table) current() *Step {

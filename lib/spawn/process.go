@@ -190,7 +190,7 @@ func (p *Process) failure() error {
 // to try.
 func (p *Process) Tried() []unix.Errno {
 	var all []unix.Errno
-	for i := range int(p.table.head.steps) {
+	for i := range p.table.count() {
 		if s := p.table.at(maxFirst + i); s.nr == unix.SYS_EXECVE {
 			all = append(all, unix.Errno(max(-s.result, 0)))
 		}
