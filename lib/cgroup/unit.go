@@ -3,7 +3,6 @@ package cgroup
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -30,8 +29,15 @@ type Unit struct {
 	Properties map[string]string `json:"properties,omitempty"`
 }
 
-// unitName is what systemd takes as the name of a unit (systemd.unit(5)).
-var unitName = regexp.MustCompile(`^[a-zA-Z0-9:_.\\@-]+$`)
+const (
+	upper   = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	letters = upper + "abcdefghijklmnopqrstuvwxyz"
+	// unitName is what the name of a unit consists of (systemd.unit(5)).
+	unitName = letters + `0123456789:_.\@-`
+)
+
+// consists says whether s is not empty, and has only characters of set.
+func consists(s, set string) bool { return s != "" && strings.Trim(s, set) == "" }
 
 // ParseUnit reads linux.cgroupsPath, SLICE:PREFIX:NAME, as runc's systemd driver
 // does: it is the scope PREFIX-NAME.scope in SLICE. Without a path that is
@@ -52,7 +58,7 @@ func ParseUnit(cgroupsPath, id string) (Unit, error) {
 	switch {
 	case strings.HasSuffix(parts[2], ".slice"):
 		return Unit{}, fmt.Errorf("%w: %q: a container is a scope, not a slice", ErrUnit, cgroupsPath)
-	case !unitName.MatchString(u.Name) || len(u.Name) > maxName:
+	case !consists(u.Name, unitName) || len(u.Name) > maxName:
 		return Unit{}, fmt.Errorf("%w: %q cannot be the name of a unit", ErrUnit, u.Name)
 	}
 	_, err := u.Path()
@@ -63,7 +69,7 @@ func ParseUnit(cgroupsPath, id string) (Unit, error) {
 // level: /a.slice/a-b.slice/NAME (systemd.slice(5)).
 func (u Unit) Path() (string, error) {
 	name, ok := strings.CutSuffix(u.Slice, ".slice")
-	if !ok || !unitName.MatchString(u.Slice) {
+	if !ok || !consists(u.Slice, unitName) {
 		return "", fmt.Errorf("%w: %q is not the name of a slice", ErrUnit, u.Slice)
 	}
 	if name == "-" {
@@ -83,9 +89,6 @@ func (u Unit) Path() (string, error) {
 // annotation begins those that ask for properties of the unit.
 const annotation = "org.systemd.property."
 
-// propertyName is a property as systemd names them.
-var propertyName = regexp.MustCompile(`^[A-Z][A-Za-z]+$`)
-
 // Annotated takes properties of the unit out of a config's annotations.
 func (u *Unit) Annotated(annotations map[string]string) error {
 	for key, value := range annotations {
@@ -93,7 +96,7 @@ func (u *Unit) Annotated(annotations map[string]string) error {
 		if !ok {
 			continue
 		}
-		if !propertyName.MatchString(name) {
+		if len(name) < 2 || !consists(name[:1], upper) || !consists(name, letters) {
 			return fmt.Errorf("%w: annotation %s names no property of a unit", ErrUnit, key)
 		}
 		if u.Properties == nil {

@@ -8,7 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
+	"strings"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -39,10 +39,12 @@ type kept struct {
 	Cgroup cgroup.Saved `json:"cgroup"`
 }
 
-var validID = regexp.MustCompile(`^[\w+.-]{1,255}$`)
-
+// checkID takes what runc takes.
 func checkID(id string) error {
-	if !validID.MatchString(id) || id == "." || id == ".." {
+	other := strings.ContainsFunc(id, func(r rune) bool {
+		return (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && !strings.ContainsRune("_+.-", r)
+	})
+	if len(id) == 0 || len(id) > 255 || other || id == "." || id == ".." {
 		return fmt.Errorf("%w: %q: letters, digits and _ + . - are taken", ErrInvalidID, id)
 	}
 	return nil
