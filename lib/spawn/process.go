@@ -59,6 +59,9 @@ func (t *Table) Start(o Options) (*Process, error) {
 		parentTID:  uint64(uintptr(unsafe.Pointer(&t.head.pid))),
 		exitSignal: uint64(unix.SIGCHLD),
 	}
+	if o.Shed {
+		args.flags |= unix.CLONE_VM | unix.CLONE_VFORK
+	}
 	if o.Cgroup != nil {
 		args.flags |= unix.CLONE_INTO_CGROUP
 		args.cgroup = uint64(o.Cgroup.Fd())

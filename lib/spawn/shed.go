@@ -18,13 +18,15 @@ import (
 // program that is nothing but the stub, in a sealed file that has no name:
 //
 //	child of P                            the stub's program
-//	undumpable, close descriptors,
+//	close descriptors,
 //	keep those that the table names
 //	execveat(the stub's program) ───────▶ map the table where it was
 //	                                      undumpable, descriptors CLOEXEC again
 //	                                      the steps of the table
 //
-// It does so before it joins any namespace. Our memory goes with it as well.
+// It does so before it joins any namespace. Our memory goes with it as well; so
+// this child has no copy of it, but uses it until then while we wait, as with
+// vfork(2). undumpable would be for us as well.
 
 // shed adds the steps of the left column to the end of the table, puts those of
 // the right one before its first step, and returns where the child begins.
@@ -41,7 +43,7 @@ func (t *Table) shed() (*step, error) {
 	begin := t.at(maxFirst + len(t.steps))
 	t.Keep(t.file)
 	t.Keep(program)
-	for _, s := range append([]step{undumpable}, t.closeOthers()...) {
+	for _, s := range t.closeOthers() {
 		t.Call("leave what is not the child's", uintptr(s.nr), s.args[0], s.args[1])
 	}
 	for _, f := range append(t.keep, t.status.w, t.release.r) {
