@@ -39,7 +39,7 @@ type Record struct {
 
 // New makes a record from a typed config, which must carry an id.
 func New(spec *specs.Spec) (*Record, error) {
-	data, err := encode(spec)
+	data, err := encode(ours{Spec: spec})
 	if err != nil {
 		return nil, err
 	}
@@ -127,11 +127,28 @@ func (r *Record) Clone() *Record { return &Record{data: bytes.Clone(r.data), id:
 // Spec decodes the record. Changes to what it returns do not reach the
 // record: use Set.
 func (r *Record) Spec() (*specs.Spec, error) {
-	var spec specs.Spec
-	if err := json.Unmarshal(r.data, &spec); err != nil {
+	spec, err := Decode(r.data)
+	if err != nil {
 		return nil, fmt.Errorf("record of %s: %w", r.id, err)
 	}
-	return &spec, nil
+	return spec, nil
+}
+
+// Decode reads an OCI runtime config, less what it says to other systems.
+func Decode(config []byte) (*specs.Spec, error) {
+	spec := &specs.Spec{}
+	return spec, json.Unmarshal(config, &ours{Spec: spec})
+}
+
+// ours is a config without what is for other systems. encoding/json looks into
+// each type of a document once in every process, and these are half of them.
+type ours struct {
+	*specs.Spec
+	Solaris *struct{} `json:"solaris,omitempty"`
+	Windows *struct{} `json:"windows,omitempty"`
+	VM      *struct{} `json:"vm,omitempty"`
+	ZOS     *struct{} `json:"zos,omitempty"`
+	FreeBSD *struct{} `json:"freebsd,omitempty"`
 }
 
 // Get decodes the value at path into v and says whether there is one.

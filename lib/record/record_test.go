@@ -4,8 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"reflect"
 	"strings"
 	"testing"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 const small = `{"ociVersion":"1.0.2","x" : {"b":1,"a":[1, 2]},"annotations":{"sh.shocker.id":"ps_42045"},"big":18446744073709551615}`
@@ -156,4 +159,33 @@ func FuzzScan(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestOurs: a config goes through as it is, less what it says to other
+// systems, whose types are not even looked at.
+func TestOurs(t *testing.T) {
+	spec := &specs.Spec{Version: "1.0.0", Hostname: "h", Process: &specs.Process{Cwd: "/"}, Linux: &specs.Linux{CgroupsPath: "/x"}}
+	want, err := json.Marshal(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := json.Marshal(ours{Spec: spec}); err != nil || string(got) != string(want) {
+		t.Errorf("encoded: %s, %v; want %s", got, err, want)
+	}
+	got, err := Decode([]byte(`{"ociVersion":"1.0.0","windows":{"layerFolders":5},"hostname":"h","process":{"cwd":"/"},"linux":{"cgroupsPath":"/x"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, spec) {
+		t.Errorf("decoded: %+v; want %+v", got, spec)
+	}
+	all, shadows := reflect.TypeFor[specs.Spec](), reflect.TypeFor[ours]()
+	for i := range all.NumField() {
+		f := all.Field(i)
+		platforms := f.Tag.Get("platform")
+		ofOthers := platforms != "" && !strings.Contains(platforms, "linux")
+		if s, ok := shadows.FieldByName(f.Name); !ok || (s.Type != f.Type) != ofOthers || s.Tag.Get("json") != f.Tag.Get("json") {
+			t.Errorf("%s is for %q; in ours it is a %s, %q", f.Name, platforms, s.Type, s.Tag)
+		}
+	}
 }

@@ -96,16 +96,16 @@ func (b *box) save() error {
 	return sys.WriteFile(b.path("state.json"), append(data, '\n'), 0o600, false)
 }
 
-// saveSpec writes down the config that the container runs with.
-func (b *box) saveSpec(spec *specs.Spec) error {
-	data, err := json.Marshal(spec)
-	if err != nil {
-		return err
-	}
-	return sys.WriteFile(b.path("config.json"), append(data, '\n'), 0o600, false)
+// saveSpec writes down the config with which the container was created: its
+// bundle may hold another one by and by.
+func (b *box) saveSpec(text []byte) error {
+	return sys.WriteFile(b.path("config.json"), text, 0o600, false)
 }
 
-func (b *box) spec() (*specs.Spec, error) { return readSpec(b.path("config.json")) }
+func (b *box) spec() (*specs.Spec, error) {
+	spec, _, err := readSpec(b.path("config.json"))
+	return spec, err
+}
 
 // discard undoes all that was done for the container, and forgets it.
 func (b *box) discard() error {

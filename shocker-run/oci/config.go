@@ -10,17 +10,29 @@ import (
 	"path/filepath"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"shocker.sh/lib/record"
 )
 
 // maxConfig bounds what is read of a config, in bytes.
 const maxConfig = 64 << 20
 
-func readSpec(path string) (*specs.Spec, error) {
-	spec := &specs.Spec{}
-	if err := readJSON(path, spec); err != nil {
-		return nil, err
+// readSpec reads a config, and returns its text as well.
+func readSpec(path string) (*specs.Spec, []byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, nil, err
 	}
-	return spec, nil
+	defer f.Close()
+	text, err := readAll(f, path)
+	if err != nil {
+		return nil, nil, err
+	}
+	spec, err := record.Decode(text)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return spec, text, nil
 }
 
 func readJSON(path string, v any) error {
@@ -33,12 +45,9 @@ func readJSON(path string, v any) error {
 }
 
 func decode(r io.Reader, name string, v any) error {
-	data, err := io.ReadAll(io.LimitReader(r, maxConfig+1))
+	data, err := readAll(r, name)
 	if err != nil {
 		return err
-	}
-	if len(data) > maxConfig {
-		return fmt.Errorf("%s is larger than %d MiB", name, maxConfig>>20)
 	}
 	if err := json.Unmarshal(data, v); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -46,12 +55,20 @@ func decode(r io.Reader, name string, v any) error {
 	return nil
 }
 
-// bundleSpec reads the config of a bundle.
-func bundleSpec(bundle string) (*specs.Spec, error) {
-	path := filepath.Join(bundle, "config.json")
-	spec, err := readSpec(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("JSON specification file %s not found: is %s a bundle? (%s spec makes one)", path, bundle, Name)
+func readAll(r io.Reader, name string) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxConfig+1))
+	if err == nil && len(data) > maxConfig {
+		err = fmt.Errorf("%s is larger than %d MiB", name, maxConfig>>20)
 	}
-	return spec, err
+	return data, err
+}
+
+// bundleSpec reads the config of a bundle, and returns its text as well.
+func bundleSpec(bundle string) (*specs.Spec, []byte, error) {
+	path := filepath.Join(bundle, "config.json")
+	spec, text, err := readSpec(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("JSON specification file %s not found: is %s a bundle? (%s spec makes one)", path, bundle, Name)
+	}
+	return spec, text, err
 }

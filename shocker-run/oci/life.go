@@ -108,7 +108,7 @@ func (t *tool) create(c *cli.Context, hold bool) (_ *creation, retErr error) {
 	if err != nil {
 		return nil, err
 	}
-	spec, err := bundleSpec(bundle)
+	spec, text, err := bundleSpec(bundle)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +160,7 @@ func (t *tool) create(c *cli.Context, hold bool) (_ *creation, retErr error) {
 	if n.Cgroup, err = n.joins.Save(); err != nil {
 		return nil, err
 	}
-	err = errors.Join(n.saveSpec(spec), n.save())
+	err = errors.Join(n.saveSpec(text), n.save())
 	if err == nil {
 		err = writePidFile(c.String("pid-file"), n.c.Pid())
 	}
