@@ -24,6 +24,13 @@ func Compile(profile *specs.LinuxSeccomp, native specs.Arch) (*Filter, error) {
 	if profile == nil || profile.DefaultAction == "" && len(profile.Syscalls) == 0 {
 		return nil, nil
 	}
+	if f := ahead(profile, native); f != nil {
+		return f, nil
+	}
+	return compile(profile, native)
+}
+
+func compile(profile *specs.LinuxSeccomp, native specs.Arch) (*Filter, error) {
 	c := &compiler{}
 	if err := c.setArches(profile.Architectures, native); err != nil {
 		return nil, err

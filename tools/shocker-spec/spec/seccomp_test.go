@@ -1,8 +1,11 @@
 package spec
 
 import (
+	"encoding/json"
+	"flag"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -107,5 +110,35 @@ func TestSecurityOptions(t *testing.T) {
 		if (err == nil) != test.ok || o.Seccomp != test.seccomp || o.NewPrivileges != test.newPrivs {
 			t.Errorf("%s: %+v, %v", test.opt, o, err)
 		}
+	}
+}
+
+var update = flag.Bool("update", false, "write the default profile of shocker-run's tests anew")
+
+// TestDefaultIsAhead: what shocker-run has compiled ahead is what we write.
+func TestDefaultIsAhead(t *testing.T) {
+	if runtime.GOARCH != "amd64" {
+		return // the profile names other architectures, and is compiled at a start
+	}
+	s := newSpec(capabilities...)
+	if err := setSeccomp(s, seccompDefault); err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.MarshalIndent(s.Linux.Seccomp, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const file = "../../../shocker-run/internal/seccomp/testdata/default.json"
+	if *update {
+		if err := os.WriteFile(file, append(text, '\n'), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	have, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(have) != string(text)+"\n" {
+		t.Errorf("%s is another profile; run this test with -update, then go generate in shocker-run/internal/seccomp", file)
 	}
 }
