@@ -7,8 +7,8 @@ import (
 )
 
 // Box is a program that holds others and picks one by the name it is called
-// by, as busybox does: `shocker-net` by that name, or `shocker net`. Picking
-// looks at nothing but the arguments.
+// by, as busybox does: `shocker-net` by that name, or `shocker net`, be that one
+// word or two. Picking looks at nothing but the arguments.
 type Box struct {
 	Name     string   // of the program itself: shocker
 	Parts    []Applet // shocker-net: also by argv[0]
@@ -25,7 +25,7 @@ func (b *Box) Applet() Applet {
 
 func (b *Box) run(ctx context.Context, io IO, args []string) error {
 	for _, a := range b.Parts {
-		if a.Name == args[0] {
+		if a.Name == strings.Replace(args[0], " ", "-", 1) {
 			return a.Run(ctx, io, args)
 		}
 	}

@@ -44,9 +44,10 @@ type User struct {
 }
 
 // Lookup resolves spec, "USER[:GROUP]" with names or numbers, in the tree
-// below root. An empty spec is root. A number needs no entry.
+// below root. An empty spec is root, an empty group none. A number needs no
+// entry.
 func Lookup(root *os.File, spec string) (*User, error) {
-	name, group, hasGroup := strings.Cut(spec, ":")
+	name, group, _ := strings.Cut(spec, ":")
 	if name == "" {
 		name = "0"
 	}
@@ -81,7 +82,7 @@ func Lookup(root *os.File, spec string) (*User, error) {
 	if !found && !number {
 		return nil, fmt.Errorf("user %q: %w", name, ErrNoUser)
 	}
-	if hasGroup {
+	if group != "" {
 		// A group that is named stands alone, as with Docker.
 		u.GID, err = lookupGroup(root, group)
 		return u, err

@@ -51,6 +51,8 @@ func TestLookup(t *testing.T) {
 		{"33", User{33, 33, []uint32{4, 50}, "/var/www"}},
 		{"web:staff", User{33, 50, nil, "/var/www"}},
 		{"web:7", User{33, 7, nil, "/var/www"}},
+		{"web:", User{33, 33, []uint32{4, 50}, "/var/www"}}, // as if there were no colon
+		{"5:", User{5, 0, nil, "/"}},
 		{"1000", User{1000, 0, nil, "/"}},
 		{"4", User{4, 0, nil, "/"}}, // a number is an id, never a name
 		{"long", User{7, 7, nil, "/long"}},

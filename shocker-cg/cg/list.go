@@ -33,11 +33,6 @@ func list(c *cli.Context) error {
 		return err
 	}
 	enc := json.NewEncoder(out)
-	if !c.Bool("quiet") && !c.Bool("json") {
-		if _, err := fmt.Fprintln(out, "CONTAINER_ID\tPIDS\tMEMORY"); err != nil {
-			return err
-		}
-	}
 	for _, id := range ids {
 		if c.Bool("quiet") {
 			if _, err := fmt.Fprintln(out, id); err != nil {

@@ -3,7 +3,9 @@
 package container
 
 import (
+	"cmp"
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,7 +21,7 @@ import (
 // Ps lists the containers, whatever their state.
 var Ps = &cli.Command{
 	Name:  "ps",
-	Usage: "list the containers, running or not",
+	Usage: "list the containers, running or not, the oldest first",
 	Flags: []cli.Flag{
 		&cli.BoolFlag{Name: "all", Aliases: []string{"a"}, Usage: "all of them, which is what it lists anyway"},
 		&cli.BoolFlag{Name: "l", Usage: "long: status, image, time of creation, address and name too"},
@@ -35,6 +37,9 @@ var Ps = &cli.Command{
 			return err
 		}
 		containers, damaged := container.List(host, st)
+		slices.SortFunc(containers, func(a, b *container.Container) int {
+			return cmp.Or(a.State.Created.Compare(b.State.Created), strings.Compare(a.ID, b.ID))
+		})
 		list := porcelain.List{Header: []string{"CONTAINER_ID", "COMMAND"}}
 		if c.Bool("l") {
 			list.Header = append(list.Header, "STATUS", "IMAGE", "CREATED", "ADDRESS", "NAME")

@@ -88,6 +88,8 @@ func (p *Pipeline) Run() *cli.Command {
 			"  shocker run debian:12 'ls /etc | wc -l'\n" +
 			"Without -t, Ctrl-C goes to the program and the third one kills it. The host reaches\n" +
 			"every port of a container at its address, which shocker ps -l shows.\n" +
+			"With --record FD|PATH|- it makes no container, but runs those that other stages have\n" +
+			"made, as the last one: see shocker run --record - --help.\n" +
 			"The flags are those of the stages, under whose names they stand.",
 		Flags: append([]cli.Flag{
 			&cli.BoolFlag{Name: "dry-run", Aliases: []string{"n"}, Usage: "print the pipeline that does the same"},

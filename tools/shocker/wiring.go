@@ -93,7 +93,7 @@ func imageSide(verb, synopsis string) applet.Applet {
 				return err
 			}
 			program := filepath.Join(filepath.Dir(self), "shocker-image")
-			err = unix.Exec(program, append([]string{"shocker-" + verb}, args[1:]...), os.Environ())
+			err = unix.Exec(program, append([]string{"shocker " + verb}, args[1:]...), os.Environ())
 			return fmt.Errorf("execute %s, which has to be beside %s: %w", program, self, err)
 		},
 	}
