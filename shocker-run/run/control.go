@@ -132,6 +132,14 @@ func stopSignal(host stage.Host, id string) (unix.Signal, error) {
 // SIG.
 func ParseSignal(s string) (unix.Signal, error) { return signals.Parse(s) }
 
+// hasEnded says whether the process has ended, or does within a tenth of a
+// second: its pid namespace dies a little before it.
+func hasEnded(pidfd *os.File) bool {
+	canceled, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ended(canceled, pidfd) == nil
+}
+
 // ended waits until the process has ended: its pidfd is readable then.
 func ended(ctx context.Context, pidfd *os.File) error {
 	for {

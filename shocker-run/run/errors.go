@@ -2,6 +2,8 @@ package run
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 
 	"shocker.sh/lib/applet"
 	"shocker.sh/shocker-run/internal/container"
@@ -12,6 +14,11 @@ var (
 	ErrNotRunning = errors.New("is not running")
 	// ErrSupervised is a container that somebody else runs at this moment.
 	ErrSupervised = errors.New("another command runs this container")
+	// ErrNoRoot is a record whose root no stage has made.
+	ErrNoRoot = fmt.Errorf("%w: shocker-subvol up makes it, or another stage in its place", fs.ErrNotExist)
+	// ErrOutOfMemory is the end of a program that needed more than its
+	// container may have.
+	ErrOutOfMemory = errors.New("the program was killed for want of memory: --memory gives it more")
 	// ErrLost is an exit status that nobody was there to see.
 	ErrLost = errors.New("exit status is not known: the supervisor was killed")
 )

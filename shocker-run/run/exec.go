@@ -40,6 +40,17 @@ func Exec(ctx context.Context, host stage.Host, id string, o ExecOptions) (int, 
 		return applet.NotStarted, err
 	}
 	defer pidfd.Close()
+	status, err := execIn(ctx, host, id, pidfd, st, o)
+	if errors.Is(err, container.ErrGone) || err != nil && hasEnded(pidfd) {
+		// Whatever step found out first: a dead pid namespace is ENOMEM to
+		// clone(2), its process ESRCH to setns(2).
+		return applet.NotStarted, notRunning(id)
+	}
+	return status, err
+}
+
+// execIn is Exec in the container of the process.
+func execIn(ctx context.Context, host stage.Host, id string, pidfd *os.File, st *state, o ExecOptions) (int, error) {
 	spec, err := specOf(host, id)
 	if err != nil {
 		return applet.NotStarted, err
@@ -148,8 +159,8 @@ func execute(ctx context.Context, host stage.Host, spec *specs.Spec, p *specs.Pr
 	caught := signals.Catch()
 	defer caught.Stop()
 	so := stdio.Options{In: o.In, Out: o.Out, Err: o.Err, Terminal: o.Terminal}
-	if o.Detach && !o.Terminal {
-		so = stdio.Options{Null: true}
+	if o.Detach {
+		so.In, so.Null = nil, !o.Terminal
 	}
 	streams, err := stdio.Open(so)
 	if err != nil {

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/cgroup/group"
 	libcontainer "shocker.sh/lib/container"
@@ -63,14 +66,18 @@ type session struct {
 // Run runs the program of a record to its end, and returns its exit status. An
 // error comes with the status 125 if Shocker failed before the program ran,
 // 126 or 127 if the program could not be executed or was not found, or with
-// the program's own if only the cleaning up failed.
+// the program's own if only the cleaning up failed, or if it was killed for
+// want of memory (ErrOutOfMemory).
 func Run(ctx context.Context, host stage.Host, r *record.Record, o Options) (status int, retErr error) {
 	s := &session{host: host, r: r, o: o}
 	status, retErr = s.run(ctx)
 	if o.Event != nil {
 		e := Event{ID: r.ID(), Status: "exited", ExitStatus: &status}
 		if retErr != nil {
-			e.Status, e.Error = "failed", retErr.Error()
+			e.Error = retErr.Error()
+		}
+		if retErr != nil && !errors.Is(retErr, ErrOutOfMemory) {
+			e.Status = "failed"
 		}
 		o.Event(e)
 	}
@@ -97,6 +104,9 @@ func (s *session) run(ctx context.Context) (int, error) {
 	status, err := s.c.Wait()
 	caught.Stop()
 	err = errors.Join(err, s.streams.Finish(), s.end(status))
+	if err == nil && s.began.OOMKilled && status == 128+int(unix.SIGKILL) {
+		err = ErrOutOfMemory
+	}
 	return status, err
 }
 
@@ -128,6 +138,9 @@ func (s *session) start(ctx context.Context) (retErr error) {
 		if s.log, err = logs.Create(s.store.Log(s.r.ID())); err != nil {
 			return err
 		}
+	}
+	if err := hasRoot(s.spec, bundle); err != nil {
+		return err
 	}
 	terminal := s.spec.Process != nil && s.spec.Process.Terminal
 	s.streams, err = stdio.Open(stdio.Options{
@@ -161,6 +174,22 @@ func (s *session) start(ctx context.Context) (retErr error) {
 		return err
 	}
 	return s.started()
+}
+
+// hasRoot says ErrNoRoot if no stage has made the root; what is wrong with a
+// root otherwise is told when it is opened.
+func hasRoot(spec *specs.Spec, bundle string) error {
+	if spec.Root == nil {
+		return nil
+	}
+	path := spec.Root.Path
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(bundle, path)
+	}
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("root %s: %w", path, ErrNoRoot)
+	}
+	return nil
 }
 
 // groupOf is the cgroup that another stage has made; nil if the record names

@@ -48,19 +48,23 @@ func readState(host stage.Host, id string) (*state, error) {
 	return s, nil
 }
 
+// notRunning is what cannot be done in a container whose program has ended,.
+func notRunning(id string) error {
+	return fmt.Errorf("Container '%s' exists but %w", id, ErrNotRunning) //nolint:staticcheck // the words users know
+}
+
 // process opens a container's first process, or returns ErrNotRunning.
 func process(host stage.Host, id string) (*os.File, *state, error) {
-	gone := fmt.Errorf("Container '%s' exists but %w", id, ErrNotRunning) //nolint:staticcheck // the words users know
 	s, err := readState(host, id)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, gone
+		return nil, nil, notRunning(id)
 	}
 	if err != nil {
 		return nil, nil, err
 	}
 	pidfd, err := s.Process.Open()
 	if errors.Is(err, spawn.ErrGone) {
-		return nil, nil, gone
+		return nil, nil, notRunning(id)
 	}
 	if err != nil {
 		return nil, nil, err

@@ -202,3 +202,27 @@ func TestTwentyAtOnce(t *testing.T) {
 		removeAll(t, h, h.Start(), "files")
 	})
 }
+
+// TestExecEnds: whatever step of an exec finds out that the container is being
+// removed, it is told in the words that users know.
+func TestExecEnds(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host, image string) {
+		before := idle(t, h, image)
+		for range 12 {
+			id := strings.TrimSpace(h.Must(t, "run", "-d", image, "sleep", "1000"))
+			r := h.Sh(t, "(shocker rm -f "+id+" >/dev/null) & for i in 1 2 3 4 5 6; do (shocker exec "+id+" true; echo $?) & done; wait")
+			for line := range strings.Lines(r.Stderr) {
+				line = strings.TrimSpace(line)
+				if line != "shocker: Container '"+id+"' exists but is not running" && line != "shocker: No container named '"+id+"' exists" {
+					t.Errorf("exec in a container that is removed says %q", line)
+				}
+			}
+			for code := range strings.Lines(r.Stdout) {
+				if !slices.Contains([]string{"0", "1", "125", "137"}, strings.TrimSpace(code)) {
+					t.Errorf("exec in a container that is removed exits with %s", code)
+				}
+			}
+		}
+		back(t, h, before, "removed while programs enter")
+	})
+}

@@ -25,13 +25,20 @@ import (
 
 // Options say what a program's streams are connected with.
 type Options struct {
-	In       *os.File     // nil: the program reads /dev/null, or nothing if Held
+	// In is what the program reads; nil: /dev/null, or nothing if Held. With
+	// Terminal it has to be one too.
+	In       *os.File
 	Held     bool         // stdin stays open though nobody writes to it
 	Out, Err io.Writer    // nil: only to the log
 	Log      *logs.Writer // nil: no log
 	Terminal bool         // one terminal in the place of three pipes
 	Null     bool         // all three are /dev/null
 }
+
+// ErrNoTerminal is an input of a program with a terminal which is none. An end
+// of file cannot be typed for it: by then the program may have switched its
+// terminal to raw, or not yet, and would wait for ever.
+var ErrNoTerminal = errors.New("stdin is not a terminal: of -i and -t leave one out")
 
 // Streams are the connections of one program.
 type Streams struct {
@@ -51,6 +58,9 @@ type Streams struct {
 func Open(o Options) (_ *Streams, retErr error) {
 	s := &Streams{o: o}
 	if o.Terminal {
+		if o.In != nil && !console.Is(o.In) {
+			return nil, ErrNoTerminal
+		}
 		return s, nil
 	}
 	defer func() {
@@ -101,7 +111,7 @@ func (s *Streams) Chown(uid, gid int) error {
 }
 
 // Start begins to copy, once the program has its ends. With a terminal,
-// master is its other side, which Streams closes at the end; a terminal that
+// master is its other side, which Streams closes at the end; the terminal that
 // the caller types into is put into raw mode.
 func (s *Streams) Start(master *os.File) error {
 	for i, f := range s.Child {
@@ -130,19 +140,13 @@ func (s *Streams) Start(master *os.File) error {
 func (s *Streams) startTerminal(master *os.File) error {
 	s.master = master
 	if in := s.o.In; in != nil {
-		typed := console.Is(in)
-		if typed {
-			var err error
-			if s.raw, err = console.MakeRaw(in); err != nil {
-				return err
-			}
+		var err error
+		if s.raw, err = console.MakeRaw(in); err != nil {
+			return err
 		}
 		go func() {
 			defer s.restoreOnPanic()
-			_, err := io.Copy(master, in)
-			if err == nil && !typed {
-				_, _ = master.Write([]byte{4}) // end of file, as if typed
-			}
+			_, _ = io.Copy(master, in)
 		}()
 	}
 	s.pump(1, master, logs.Stdout, s.o.Out)
