@@ -132,7 +132,14 @@ func Remove(host stage.Host, st *store.Store, id string) error {
 		}
 	}
 	log := undo.Open(host.RunDir(id))
-	if err := log.Replay(""); err != nil {
+	lost, err := log.Lost()
+	if err == nil && lost {
+		err = errors.Join(removeGroup(host, st, id), reclaim(host, id))
+	}
+	if err == nil {
+		err = log.Replay("")
+	}
+	if err != nil {
 		return fmt.Errorf("remove %s: %w", id, err)
 	}
 	if err := forget(st, id); err != nil {

@@ -45,6 +45,12 @@ func absolute(path string) string {
 // RunDir is the run dir of a container.
 func (h Host) RunDir(id string) string { return filepath.Join(h.Run, id) }
 
+// Leases is the directory of the addresses that are taken, and IDRanges that of
+// the ranges of user ids: files that hold the id of the container they belong
+// to.
+func (h Host) Leases() string   { return filepath.Join(h.Run, ".net", "leases") }
+func (h Host) IDRanges() string { return filepath.Join(h.Run, ".ids") }
+
 // Dirs are the directories in which foreign stages are looked for.
 func (h Host) Dirs() []string {
 	return strings.FieldsFunc(h.Path, func(r rune) bool { return r == ':' })

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -97,7 +98,7 @@ func (h Host) mountRun() error {
 	if mounted, err = sys.IsMountPoint(h.Run); err != nil || mounted {
 		return err
 	}
-	if err := sys.Mount("shocker", h.Run, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0711"); err != nil {
+	if err := sys.Mount(mountSource, h.Run, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0711"); err != nil {
 		return err
 	}
 	err = sys.Mount("", h.Run, "", unix.MS_PRIVATE, "")
@@ -113,8 +114,30 @@ func (h Host) RemoveRun(id string) error {
 	return os.RemoveAll(h.RunDir(id))
 }
 
+// mountSource tells our mount from an administrator's: it is there from the
+// call that mounts on.
+const mountSource = "shocker"
+
+// isOurs says whether what is mounted at h.Run is what mountRun mounts there.
+func (h Host) isOurs() (bool, error) {
+	mounts, err := sys.Mounts()
+	if err != nil {
+		return false, err
+	}
+	path, err := filepath.EvalSymlinks(h.Run)
+	if err != nil {
+		return false, err
+	}
+	for _, m := range slices.Backward(mounts) { // the topmost
+		if m.Path == path {
+			return m.Type == "tmpfs" && m.Source == mountSource, nil
+		}
+	}
+	return false, nil
+}
+
 // UnmountRun takes the root of the run dirs away, with its mount, if nothing is
-// in it and nobody holds it.
+// in it and nobody holds it. A mount that is not ours stays.
 func (h Host) UnmountRun() (retErr error) {
 	root, err := sys.OpenDir(h.Run)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -141,8 +164,8 @@ func (h Host) UnmountRun() (retErr error) {
 			return nil
 		}
 	}
-	mounted, err := sys.IsMountPoint(h.Run)
-	if err != nil || !mounted {
+	ours, err := h.isOurs()
+	if err != nil || !ours {
 		return err
 	}
 	if err := sys.Unmount(h.Run); err != nil {

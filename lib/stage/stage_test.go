@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/record"
+	"shocker.sh/lib/sys"
 	"shocker.sh/lib/testkit"
 	"shocker.sh/lib/trust"
 	"shocker.sh/lib/undo"
@@ -245,6 +246,37 @@ func TestRunDirs(t *testing.T) {
 		}
 		if _, err := os.Stat(h.RunDir); !os.IsNotExist(err) {
 			t.Errorf("the last one has left %s: %v", h.RunDir, err)
+		}
+	})
+}
+
+// TestRunDirsElsewhere: what somebody else has mounted for the run dirs is used,
+// and stays.
+func TestRunDirsElsewhere(t *testing.T) {
+	testkit.Run(t, testkit.Options{NoStore: true}, func(t *testing.T, h *testkit.Host) {
+		host := Host{Run: filepath.Join(h.Dir, "own run")}
+		if err := os.Mkdir(host.Run, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, ours := range []bool{false, true} {
+			if !ours {
+				if err := sys.Mount("tmpfs", host.Run, "tmpfs", 0, ""); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, err := host.MakeRun("ps_1")
+			if err == nil {
+				err = errors.Join(host.RemoveRun("ps_1"), host.UnmountRun())
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			if mounted, err := sys.IsMountPoint(host.Run); err != nil || mounted == ours {
+				t.Errorf("our mount: %v; afterwards it is mounted: %v, %v", ours, mounted, err)
+			}
+			if err := sys.Unmount(host.Run); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 }

@@ -56,6 +56,12 @@ func take(prefix string, taken []string, try func(id string) error) (string, err
 	}
 }
 
+// IsContainerID says whether a name is such an id.
+func IsContainerID(name string) bool {
+	digits, ok := strings.CutPrefix(name, "ps_")
+	return ok && digits != "" && strings.Trim(digits, "0123456789") == ""
+}
+
 // NewContainer takes an id: it calls try with one id that is not in use after
 // another, until try returns something else than fs.ErrExist.
 func (s *Store) NewContainer(try func(id string) error) (string, error) {

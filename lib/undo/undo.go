@@ -72,6 +72,16 @@ func Open(runDir string) *Log { return &Log{runDir: runDir} }
 
 func (l *Log) dir() string { return filepath.Join(l.runDir, "undo") }
 
+// Lost says whether there is no log: nothing was ever made, somebody removed
+// the run dir, or the machine was restarted.
+func (l *Log) Lost() (bool, error) {
+	_, err := os.Lstat(l.dir())
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	return false, err
+}
+
 // Push writes an entry; the effect may be taken once it has returned.
 func (l *Log) Push(e *Entry) error {
 	l.mu.Lock()

@@ -25,12 +25,12 @@ var commands = []*cli.Command{
 		ArgsUsage: " ",
 		Action: func(c *cli.Context) error {
 			h := stage.FromEnv()
-			entries, err := os.ReadDir(leases(h))
+			entries, err := os.ReadDir(h.Leases())
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
 			for _, e := range entries {
-				id, err := os.ReadFile(filepath.Join(leases(h), e.Name()))
+				id, err := os.ReadFile(filepath.Join(h.Leases(), e.Name()))
 				if errors.Is(err, fs.ErrNotExist) || strings.HasPrefix(e.Name(), ".") {
 					continue
 				}

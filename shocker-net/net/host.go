@@ -45,7 +45,6 @@ type hostState struct {
 }
 
 func dir(h stage.Host) string       { return filepath.Join(h.Run, ".net") }
-func leases(h stage.Host) string    { return filepath.Join(dir(h), "leases") }
 func stateFile(h stage.Host) string { return filepath.Join(dir(h), "host.json") }
 
 func readState(h stage.Host) (*hostState, error) {
@@ -162,7 +161,7 @@ func ensure(h stage.Host, subnet lease.Subnet) error {
 // from those that use what is there (LOCK_SH).
 func lock(h stage.Host, how int) (unlock func(), err error) {
 	for {
-		if err := os.MkdirAll(leases(h), 0o700); err != nil {
+		if err := os.MkdirAll(h.Leases(), 0o700); err != nil {
 			return nil, err
 		}
 		f, err := os.OpenFile(filepath.Join(dir(h), "lock"), os.O_CREATE|os.O_RDWR, 0o600)
@@ -191,7 +190,7 @@ func lock(h stage.Host, how int) (unlock func(), err error) {
 
 // leased says whether any container has an address.
 func leased(h stage.Host) (bool, error) {
-	taken, err := os.ReadDir(leases(h))
+	taken, err := os.ReadDir(h.Leases())
 	if errors.Is(err, fs.ErrNotExist) {
 		err = nil
 	}
@@ -442,7 +441,7 @@ func check(h stage.Host, id, address string) error {
 		return err
 	}
 	var errs []error
-	owner, err := os.ReadFile(filepath.Join(leases(h), address))
+	owner, err := os.ReadFile(filepath.Join(h.Leases(), address))
 	if err != nil || string(owner) != id {
 		errs = append(errs, fmt.Errorf("lease of %s %w", address, ErrMissing))
 	}

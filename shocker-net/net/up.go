@@ -81,7 +81,7 @@ func (u *up) connect(ns *os.File, n network) error {
 	if u.mode == modeNone {
 		return nsdo.Do(ns, func() error { return inside(nil, n) })
 	}
-	lease, err := n.subnet.Take(leases(u.host), u.record.ID(), u.push, u.log.Drop)
+	lease, err := n.subnet.Take(u.host.Leases(), u.record.ID(), u.push, u.log.Drop)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"shocker.sh/lib/stage"
 	"shocker.sh/lib/store"
 	"shocker.sh/lib/sys"
+	"shocker.sh/lib/undo"
 	"shocker.sh/shocker-run/internal/logs"
 	"shocker.sh/shocker-run/internal/signals"
 )
@@ -82,11 +83,12 @@ func send(pidfd *os.File, id string, sig unix.Signal) error {
 // Stop sends the container's first process the signal by which its image
 // wants to be stopped, SIGTERM if it says nothing, and SIGKILL if it is still
 // there after the timeout. It returns once the process has ended; that it does
-// not run is no error.
+// not run is no error. Of one of which only the cgroup is known, since another
+// runtime started it or its run dir was removed, all processes are signalled.
 func Stop(ctx context.Context, host stage.Host, id string, timeout time.Duration) error {
 	pidfd, _, err := process(host, id)
 	if errors.Is(err, ErrNotRunning) {
-		return nil
+		return stopGroup(ctx, host, id, timeout)
 	}
 	if err != nil {
 		return err
@@ -108,6 +110,41 @@ func Stop(ctx context.Context, host stage.Host, id string, timeout time.Duration
 		return err
 	}
 	return ended(ctx, pidfd)
+}
+
+// stopGroup is Stop by the cgroup alone.
+func stopGroup(ctx context.Context, host stage.Host, id string, timeout time.Duration) error {
+	if st, err := openStore(host, id); err != nil || st == nil {
+		return err
+	}
+	spec, err := specOf(host, id)
+	if err != nil {
+		return err
+	}
+	g, err := groupOf(host, spec)
+	if err != nil || g == nil {
+		return err
+	}
+	sig, err := stopSignal(host, id)
+	if err != nil {
+		return err
+	}
+	if err := undo.SignalCgroup(g.Dirs(), sig); err != nil {
+		return err
+	}
+	const step = 10 * time.Millisecond // no file of v1 tells when it is empty
+	for patience := timeout; patience > 0; patience -= step {
+		populated, err := g.Populated()
+		if err != nil || !populated {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(step):
+		}
+	}
+	return undo.KillCgroup(ctx, g.Dirs())
 }
 
 func stopSignal(host stage.Host, id string) (unix.Signal, error) {

@@ -1,10 +1,14 @@
 package e2e
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"shocker.sh/lib/testkit"
 )
@@ -90,6 +94,84 @@ func TestDamagedImage(t *testing.T) {
 			if err != nil || len(layers) != 1 {
 				t.Errorf("%s: layers are %v, %v; want that of %s", what, layers, err, image)
 			}
+		}
+	})
+}
+
+// TestRunDirLost: an administrator removes the run dir of a container that
+// runs. What its stages made is found all the same, by stop, rm -f and gc; what
+// runs is left alone by gc.
+func TestRunDirLost(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host, image string) {
+		before := idle(t, h, image)
+		runs := func() bool { return slices.Contains(h.Snapshot(t)["processes"], "sleep 1000") }
+		ended := func(what string) {
+			t.Helper()
+			testkit.Eventually(t, 5*time.Second, func() error {
+				if runs() {
+					return fmt.Errorf("%s: the program still runs", what)
+				}
+				return nil
+			})
+		}
+		for _, how := range []string{"stop", "stubborn", "rm", "killed", "forgotten"} {
+			program := "sleep 1000"
+			if how == "stubborn" {
+				program = "trap '' TERM; sleep 1000 & wait; wait"
+			}
+			id := strings.TrimSpace(h.Must(t, "run", "-d", image, program))
+			testkit.Eventually(t, 5*time.Second, func() error {
+				if !runs() {
+					return errors.New("the program does not run")
+				}
+				return nil
+			})
+			// The files of its root stay; what is mounted cannot be removed.
+			h.Sh(t, "rm -rf --one-file-system "+filepath.Join(h.RunDir, id))
+			if exists(filepath.Join(h.RunDir, id, "undo")) {
+				t.Fatal("the undo log is still there")
+			}
+			h.Must(t, "gc")
+			if !runs() || !strings.Contains(h.Must(t, "ps", "-l"), "\trunning\t") {
+				t.Errorf("%s: gc took what runs", how)
+			}
+			switch how {
+			case "stop", "stubborn":
+				h.Must(t, "stop", "-t", "1", id)
+				if runs() {
+					t.Errorf("%s: after stop the program still runs", how)
+				}
+				h.Must(t, "rm", id)
+			case "rm":
+				h.Must(t, "rm", "-f", id)
+				if runs() {
+					t.Error("after rm -f the program still runs")
+				}
+			case "killed":
+				ok(t, h.Sh(t, "shocker cg kill "+id))
+				ended(how)
+				testkit.Eventually(t, 5*time.Second, func() error {
+					h.Must(t, "gc")
+					left, err := filepath.Glob(filepath.Join(h.RunDir, ".*", "*"))
+					leases, err2 := filepath.Glob(filepath.Join(h.RunDir, ".net", "leases", "*"))
+					if len(leases) > 0 || exists(filepath.Join(h.RunDir, ".ids", "0")) {
+						return fmt.Errorf("gc leaves %q, %q, %v", left, leases, errors.Join(err, err2))
+					}
+					return nil
+				})
+				h.Must(t, "rm", id)
+			case "forgotten":
+				// The store has forgotten it too.
+				ok(t, h.Sh(t, "rm -r "+filepath.Join(h.Store, "containers", id)))
+				r := h.Shocker(t, "gc")
+				if r.Code != 1 || !strings.Contains(r.Stderr, "shocker cg kill "+id) || !runs() {
+					t.Errorf("gc with a program that nobody knows: %+v; want it left alone and told", r)
+				}
+				ok(t, h.Sh(t, "shocker cg kill "+id))
+				ended(how)
+			}
+			h.Must(t, "gc")
+			back(t, h, before, how)
 		}
 	})
 }

@@ -26,7 +26,8 @@ func Gc(teardown func(stage.Host) error) *cli.Command {
 		Name:  "gc",
 		Usage: "clean up after commands that were killed",
 		Description: "Undoes what commands left that died half-way, and what containers left that\n" +
-			"died without their supervisor, and removes what had come of pulls that were cut.\n" +
+			"died without their supervisor or lost their run dir, and removes what had come of\n" +
+			"pulls that were cut.\n" +
 			"What runs, what has exited in order, and a record parked between two stages stay\n" +
 			"as they are.",
 		Flags: []cli.Flag{
@@ -65,6 +66,7 @@ func Collect(host stage.Host, st *store.Store, created bool) (removed []string, 
 			removed = append(removed, id)
 		}
 	}
+	errs = append(errs, container.SweepOrphans(host, st))
 	_, err = st.SweepTemp()
 	errs = append(errs, err, st.SweepPartial())
 	_, err = st.SweepLayers()
@@ -85,7 +87,7 @@ func candidates(host stage.Host, st *store.Store) ([]string, error) {
 	}
 	for _, d := range dirs {
 		name := d.Name()
-		isRunDir := strings.HasPrefix(name, ".new-")
+		isRunDir := strings.HasPrefix(name, ".new-") || store.IsContainerID(name)
 		if !isRunDir && !strings.HasPrefix(name, ".") {
 			_, err := os.Stat(filepath.Join(host.Run, name, "undo"))
 			isRunDir = err == nil
@@ -121,6 +123,9 @@ func collect(host stage.Host, st *store.Store, id string, created bool) (gone bo
 	c, err := container.Get(host, st, id)
 	if errors.Is(err, store.ErrNoContainer) {
 		// Killed before the container was there, or while it was removed.
+		if err := container.RunsUnknown(host, id); err != nil {
+			return false, err
+		}
 		return died || created, container.Remove(host, st, id)
 	}
 	if err != nil {
@@ -134,7 +139,7 @@ func collect(host stage.Host, st *store.Store, id string, created bool) (gone bo
 	case died && !started, created && c.Status == container.Created, c.State.Remove:
 		return true, container.Remove(host, st, id)
 	case started:
-		err := settle(st, log, c)
+		err := settle(host, st, c)
 		if err == nil && died {
 			err = forgetDead(log)
 		}
@@ -154,8 +159,8 @@ func forgetDead(log *undo.Log) error {
 
 // settle does for a container whose supervisor died what that had to do at
 // the end. How the program ended is not known to anybody any more.
-func settle(st *store.Store, log *undo.Log, c *container.Container) error {
-	if err := log.Replay("", undo.Exit); err != nil {
+func settle(host stage.Host, st *store.Store, c *container.Container) error {
+	if err := container.Settle(host, c.ID); err != nil {
 		return err
 	}
 	if !c.State.Finished.IsZero() {

@@ -31,7 +31,7 @@ var errNoRange = errors.New("every range of user ids is in use")
 // takeRange takes a range for the container while it runs: a file in RUN/ids,
 // named by the range's number, that holds the container's id.
 func takeRange(host stage.Host, id string, log *undo.Log) (uint32, error) {
-	dir := filepath.Join(host.Run, ".ids")
+	dir := host.IDRanges()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return 0, err
 	}
