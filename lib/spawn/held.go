@@ -106,12 +106,12 @@ func Attach(dir string, pidfd *os.File) (_ *Process, retErr error) {
 	if !t.held() {
 		return nil, ErrNotHeld
 	}
-	if t.status.r, err = os.OpenFile(filepath.Join(dir, statusFile), os.O_RDONLY|unix.O_NONBLOCK, 0); err != nil {
-		return nil, err
+	t.status.r, err = os.OpenFile(filepath.Join(dir, statusFile), os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err == nil {
+		t.release.w, err = os.OpenFile(filepath.Join(dir, holdFile), os.O_WRONLY|unix.O_NONBLOCK, 0)
 	}
-	t.release.w, err = os.OpenFile(filepath.Join(dir, holdFile), os.O_WRONLY|unix.O_NONBLOCK, 0)
-	if errors.Is(err, unix.ENXIO) {
-		return nil, ErrNotHeld
+	if errors.Is(err, unix.ENXIO) || errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNotHeld // it is gone, or cannot be let go any more
 	}
 	return &Process{table: t, pidfd: pidfd, attached: true}, err
 }

@@ -50,40 +50,83 @@ func checkID(id string) error {
 	return nil
 }
 
-// newBox takes an id. On error of a later step the caller discards it.
-func (t *tool) newBox(id, bundle string) (*box, error) {
-	if err := checkID(id); err != nil {
-		return nil, err
+// at is where the container of an id is, or can be.
+func (t *tool) at(id string) (*box, error) {
+	return &box{tool: t, dir: filepath.Join(t.root, id), kept: kept{ID: id}}, checkID(id)
+}
+
+// newBox takes an id, and locks what it is to be: a delete --force waits until
+// all is made or undone, and takes what a killed create leaves. On error of a
+// later step the caller discards it.
+func (t *tool) newBox(ctx context.Context, id, bundle string) (*box, *os.File, error) {
+	b, err := t.at(id)
+	if err != nil {
+		return nil, nil, err
 	}
 	if err := os.MkdirAll(t.root, 0o700); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	b := &box{tool: t, dir: filepath.Join(t.root, id), kept: kept{ID: id, Bundle: bundle, Created: time.Now().UTC()}}
-	err := os.Mkdir(b.dir, 0o700)
+	err = os.Mkdir(b.dir, 0o700)
 	if errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("%s: %w", id, ErrExists)
+		return nil, nil, fmt.Errorf("%s: %w", id, ErrExists)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	lock, err := b.seize(ctx)
+	if err != nil {
+		_ = os.Remove(b.dir) // of a full file system; it stays if it is another's by now
+		return nil, nil, err
+	}
+	// A delete --force and another create may have come between.
+	if files, err := os.ReadDir(b.dir); err != nil || len(files) > 1 {
+		return nil, nil, errors.Join(fmt.Errorf("%s: %w", id, ErrExists), err, lock.Close())
+	}
+	b.Bundle, b.Created = bundle, time.Now().UTC()
+	return b, lock, nil
+}
+
+// open reads what is kept of a container.
+func (t *tool) open(id string) (*box, error) {
+	b, err := t.at(id)
+	if err == nil {
+		err = b.load()
 	}
 	return b, err
 }
 
-// open reads what is kept of a container. One whose create was killed has no
-// state yet, and counts as not there, but to delete --force.
-func (t *tool) open(id string) (*box, error) {
-	if err := checkID(id); err != nil {
-		return nil, err
+// load reads state.json. A container whose create was killed has none yet, and
+// counts as not there, but to delete --force.
+func (b *box) load() error {
+	if err := b.there(); err != nil {
+		return err
 	}
-	b := &box{tool: t, dir: filepath.Join(t.root, id)}
 	data, err := os.ReadFile(b.path("state.json"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: %w", id, ErrNotExist)
+		return fmt.Errorf("%s: %w", b.ID, ErrNotExist)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := json.Unmarshal(data, &b.kept); err != nil {
-		return nil, fmt.Errorf("state of %s: %w", id, err)
+	k := kept{}
+	if err := json.Unmarshal(data, &k); err != nil {
+		return fmt.Errorf("%s: %w: %w", b.path("state.json"), ErrDamaged, err)
 	}
-	return b, nil
+	if k.ID != b.ID {
+		return fmt.Errorf("%s: %w: it tells of a container %q", b.path("state.json"), ErrDamaged, k.ID)
+	}
+	b.kept = k
+	return nil
+}
+
+// there says that the container has a directory. A link or a file that
+// somebody has put below --root is none of ours.
+func (b *box) there() error {
+	st, err := os.Lstat(b.dir)
+	if err == nil && !st.IsDir() || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		return fmt.Errorf("%s: %w", b.ID, ErrNotExist)
+	}
+	return err
 }
 
 func (b *box) path(name string) string { return filepath.Join(b.dir, name) }
@@ -120,22 +163,70 @@ func (b *box) discard() error {
 	if err := undo.Open(b.dir).Replay(""); err != nil {
 		return fmt.Errorf("delete %s: %w", b.ID, err)
 	}
+	// Where there is a state, all that goes with it is there too.
+	if err := os.Remove(b.path("state.json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	return os.RemoveAll(b.dir)
 }
 
-// lock keeps others from changing the container until the file is closed.
-func (b *box) lock() (*os.File, error) {
-	f, err := os.OpenFile(b.path("lock"), os.O_RDWR|os.O_CREATE, 0o600)
+// lock keeps others from changing the container until the file is closed. What
+// is kept of it is read again.
+func (b *box) lock(ctx context.Context) (*os.File, error) {
+	f, err := b.seize(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.load(); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+// seize locks a container whose state need not be there, or in order.
+func (b *box) seize(ctx context.Context) (*os.File, error) {
+	if err := b.there(); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(b.path("lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w", b.ID, ErrNotExist)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := sys.Flock(f, unix.LOCK_EX); err != nil {
+	if err := b.seizeBy(ctx, f); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// seizeBy locks the container whose open lock f is, and no later one of the
+// same id.
+func (b *box) seizeBy(ctx context.Context, f *os.File) error {
+	for {
+		err := sys.Flock(f, unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		select { // a create may wait long for its hooks; who waits for it can be told to stop
+		case <-ctx.Done():
+			return fmt.Errorf("wait for another command on %s: %w", b.ID, context.Cause(ctx))
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+	ours, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	now, err := os.Lstat(f.Name())
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(ours, now) {
+		return fmt.Errorf("%s: %w", b.ID, ErrNotExist)
+	}
+	return err
 }
 
 // group is the container's cgroup, as far as it is still there.

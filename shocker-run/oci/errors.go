@@ -10,6 +10,8 @@ var (
 	ErrInvalidID = errors.New("invalid container ID format")
 	// ErrNotExist is an id that nobody has.
 	ErrNotExist = errors.New("container does not exist")
+	// ErrDamaged is a state that we have not written.
+	ErrDamaged = errors.New("the container's state is damaged (delete --force removes it)")
 	// ErrNotRunning is a container that has stopped.
 	ErrNotRunning = errors.New("container not running")
 	// ErrStopped is a container that cannot be started again.

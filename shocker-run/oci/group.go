@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"context"
 	"os"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -13,7 +14,7 @@ import (
 func (t *tool) groupCommands() []*cli.Command {
 	return []*cli.Command{
 		t.verb("pause", "stop all processes of a container where they are", nil, func(c *cli.Context, b *box) error {
-			return b.freezer(func() error {
+			return b.freezer(c.Context, func() error {
 				g, err := b.group()
 				if err != nil {
 					return err
@@ -21,8 +22,8 @@ func (t *tool) groupCommands() []*cli.Command {
 				return g.Freeze(c.Context)
 			}, specs.StateRunning, specs.StateCreated)
 		}),
-		t.verb("resume", "let the processes of a paused container go on", nil, func(_ *cli.Context, b *box) error {
-			return b.freezer(b.thaw, paused)
+		t.verb("resume", "let the processes of a paused container go on", nil, func(c *cli.Context, b *box) error {
+			return b.freezer(c.Context, b.thaw, paused)
 		}),
 		t.verb("update", "change the limits of a container", updateFlags, func(c *cli.Context, b *box) error {
 			return b.update(c, t.io.In)
@@ -32,8 +33,8 @@ func (t *tool) groupCommands() []*cli.Command {
 }
 
 // freezer changes a container that is in one of the given states.
-func (b *box) freezer(change func() error, from ...specs.ContainerState) error {
-	lock, err := b.lock()
+func (b *box) freezer(ctx context.Context, change func() error, from ...specs.ContainerState) error {
+	lock, err := b.lock(ctx)
 	if err != nil {
 		return err
 	}
@@ -82,7 +83,7 @@ func (b *box) update(c *cli.Context, stdin *os.File) error {
 	if err != nil {
 		return err
 	}
-	lock, err := b.lock()
+	lock, err := b.lock(c.Context)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -15,6 +16,7 @@ import (
 	"shocker.sh/lib/cgroup"
 	"shocker.sh/lib/cgroup/devices"
 	"shocker.sh/lib/spawn"
+	"shocker.sh/lib/sys"
 	"shocker.sh/lib/undo"
 	"shocker.sh/shocker-run/internal/container"
 	"shocker.sh/shocker-run/internal/signals"
@@ -40,8 +42,11 @@ func (t *tool) lifeCommands() []*cli.Command {
 				if err := arguments(c, 1, 1); err != nil {
 					return err
 				}
-				_, err := t.create(c, true)
-				return err
+				n, err := t.create(c, true)
+				if err != nil {
+					return err
+				}
+				return n.lock.Close()
 			},
 		},
 		t.verb("start", "let the program of a created container run", nil, t.start),
@@ -91,6 +96,7 @@ func (t *tool) lifeCommands() []*cli.Command {
 // creation is a container while it is created.
 type creation struct {
 	*box
+	lock  *os.File // see box.seize; the caller closes it
 	c     *container.Container
 	spec  *specs.Spec
 	joins *cgroup.Cgroup
@@ -122,12 +128,12 @@ func (t *tool) create(c *cli.Context, hold bool) (_ *creation, retErr error) {
 			n.io.close()
 		}
 	}()
-	if n.box, err = t.newBox(id, bundle); err != nil {
+	if n.box, n.lock, err = t.newBox(c.Context, id, bundle); err != nil {
 		return nil, err
 	}
 	defer func() {
 		if retErr != nil {
-			retErr = errors.Join(retErr, n.discard())
+			retErr = errors.Join(retErr, n.discard(), n.lock.Close())
 		}
 	}()
 	t.log.debugf("create %s of %s", id, bundle)
@@ -211,7 +217,7 @@ func writePidFile(path string, pid int) error {
 
 // start lets a created container go on.
 func (t *tool) start(c *cli.Context, b *box) (retErr error) {
-	lock, err := b.lock()
+	lock, err := b.lock(c.Context)
 	if err != nil {
 		return err
 	}
@@ -262,11 +268,15 @@ func (t *tool) run(c *cli.Context) (retErr error) {
 		return err
 	}
 	defer n.c.Close()
+	defer n.lock.Close()
 	keep := c.Bool("keep")
 	if err := n.c.Start(c.Context); err != nil {
 		err = fmt.Errorf("start %s: %w", n.ID, err)
 		n.io.close()
 		return errors.Join(err, n.end(n.c.Stopped))
+	}
+	if err := sys.Flock(n.lock, unix.LOCK_UN); err != nil {
+		return err
 	}
 	if c.Bool("detach") {
 		n.io.close()
@@ -277,7 +287,12 @@ func (t *tool) run(c *cli.Context) (retErr error) {
 	caught.Stop()
 	err = errors.Join(err, n.io.finish())
 	if !keep {
-		err = errors.Join(err, n.end(n.c.Stopped))
+		switch lockErr := n.seizeBy(context.Background(), n.lock); {
+		case lockErr == nil:
+			err = errors.Join(err, n.end(n.c.Stopped))
+		case !errors.Is(lockErr, ErrNotExist): // else somebody has deleted it
+			err = errors.Join(err, lockErr)
+		}
 	}
 	if err == nil && status == 0 {
 		return nil
@@ -354,21 +369,30 @@ func (b *box) thaw() error {
 	return g.Thaw()
 }
 
-// delete removes a container that has stopped, or with force any.
+// delete removes a container that has stopped, or with force any, in whatever
+// state it is.
 func (t *tool) delete(ctx context.Context, id string, force bool) error {
-	b, err := t.open(id)
-	if force && errors.Is(err, ErrNotExist) {
-		// Nothing is there, or a create was killed before it knew more.
-		return (&box{tool: t, dir: filepath.Join(t.root, id), kept: kept{ID: id}}).discard()
-	}
+	b, err := t.at(id)
 	if err != nil {
 		return err
 	}
-	lock, err := b.lock()
+	lock, err := b.seize(ctx)
+	if force && errors.Is(err, ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
+	err = b.load()
+	if force && (errors.Is(err, ErrNotExist) || errors.Is(err, ErrDamaged)) {
+		// A create was killed before it knew more, or somebody else has written
+		// to it: the undo log has the processes' cgroup.
+		err = nil
+	}
+	if err != nil {
+		return err
+	}
 	status, pidfd, err := b.status()
 	if err != nil {
 		return err
@@ -378,15 +402,23 @@ func (t *tool) delete(ctx context.Context, id string, force bool) error {
 		if !force && status != specs.StateCreated {
 			return fmt.Errorf("cannot delete container %s that is not stopped: %s", id, status)
 		}
+	}
+	spec, err := b.spec()
+	if err != nil && force {
+		if !errors.Is(err, fs.ErrNotExist) {
+			t.log.warn(fmt.Sprintf("delete %s without its hooks: %v", id, err))
+		}
+		spec, err = &specs.Spec{}, nil
+	}
+	if err != nil {
+		return err
+	}
+	if pidfd != nil {
 		if err := b.killProcess(ctx, pidfd, status); err != nil {
 			return err
 		}
 	}
 	t.log.debugf("delete %s", id)
-	spec, err := b.spec()
-	if err != nil {
-		return err
-	}
 	return b.end(container.Ended(spec, b.options()).Stopped)
 }
 

@@ -114,19 +114,21 @@ func (t *tool) list(format string, quiet bool) error {
 	for _, e := range entries {
 		b, err := t.open(e.Name())
 		if errors.Is(err, ErrNotExist) || errors.Is(err, ErrInvalidID) {
-			continue // being created, or gone meanwhile
+			continue // being created, gone meanwhile, or none of ours
 		}
-		if err != nil {
-			return err
+		var s *state
+		if err == nil {
+			s, err = b.state()
 		}
-		s, err := b.state()
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
+		switch {
+		case err == nil:
+			all = append(all, s)
+		case errors.Is(b.load(), ErrNotExist): // gone meanwhile
+		default: // the others can be listed all the same
+			msg := fmt.Sprintf("%s is left out: %v", b.ID, err)
+			fmt.Fprintf(t.io.Err, "%s: %s\n", Name, applet.Escape(msg))
+			t.log.warn(msg)
 		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", b.ID, err)
-		}
-		all = append(all, s)
 	}
 	if format == "json" && !quiet {
 		data, err := json.Marshal(all)

@@ -7,6 +7,8 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"shocker.sh/lib/applet"
 )
 
@@ -33,7 +35,8 @@ func (l *logger) open(path, format string, debug bool, stderr io.Writer) error {
 	if path == "" {
 		return nil
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	// A FIFO that nobody reads is no log to wait for.
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|unix.O_NONBLOCK, 0o644)
 	if err != nil {
 		return fmt.Errorf("open the log: %w", err)
 	}

@@ -1,0 +1,81 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"shocker.sh/lib/testkit"
+)
+
+// TestOCIDamaged: whatever is missing or wrong of what is kept of a container,
+// it says so, the others can be listed, and delete --force takes all.
+func TestOCIDamaged(t *testing.T) {
+	onOCI(t, func(t *testing.T, h *testkit.Host, oci func(string) testkit.Result) {
+		for _, test := range []struct{ damage, state, start string }{
+			{`: >oci/one/state.json`, "damaged", "damaged"},
+			{`echo '[]' >oci/one/state.json`, "damaged", "damaged"},
+			{`echo '{}' >oci/one/state.json`, "damaged", "damaged"},
+			{`sed -i s/one/two/ oci/one/state.json`, "damaged", "damaged"},
+			{`rm oci/one/state.json`, "container does not exist", "container does not exist"},
+			{`rm oci/one/config.json`, "config.json", "config.json"},
+			{`: >oci/one/config.json`, "config.json", "config.json"},
+			// What waits cannot be let go any more, as for runc without its exec.fifo.
+			{`rm oci/one/table`, "running", "already running"},
+			{`rm oci/one/hold`, "running", "already running"},
+			{`rm oci/one/status`, "running", "already running"},
+			{`: >oci/one/table`, "running", "already running"},
+			{`rm oci/one/lock`, "created", ""},
+		} {
+			r := oci(`oci create -b bundle one && oci create -b bundle other && ` + test.damage + `
+				(oci state one | jq -r .status) 2>&1; echo --; oci list -q 2>/dev/null; echo --; oci start one 2>&1; echo --; oci delete -f one && oci delete -f other`)
+			got := strings.Split(r.Stdout, "--\n")
+			if r.Code != 0 || len(got) != 4 || !strings.Contains(got[0]+r.Stderr, test.state) ||
+				!strings.Contains(got[1], "other") || !strings.Contains(got[2], test.start) {
+				t.Errorf("%s: %+v; want %q and %q", test.damage, r, test.state, test.start)
+			}
+		}
+	})
+}
+
+// TestOCIForeign: what somebody else has put below --root is none of ours.
+func TestOCIForeign(t *testing.T) {
+	onOCI(t, func(t *testing.T, h *testkit.Host, oci func(string) testkit.Result) {
+		for script, want := range map[string]string{
+			`oci list -q`:            "one\n",
+			`oci state file`:         "file: container does not exist",
+			`oci state link`:         "link: container does not exist",
+			`oci delete -f file`:     "",
+			`oci delete -f link`:     "",
+			`oci delete -f dangling`: "",
+			`oci state one | jq -r .status; ls oci | wc -l`: "created\n5\n",
+			// A log that nobody reads is not waited for.
+			`mkfifo fifo; shocker-oci --log fifo --root oci state one`: "open the log",
+		} {
+			r := oci(`oci create -b bundle one; : >oci/file; mkdir -p 'oci/a b'; ln -s one oci/link; ln -s nowhere oci/dangling
+				` + script + `; rm -r oci/file 'oci/a b' oci/link oci/dangling; oci delete -f one`)
+			if got := r.Stdout + r.Stderr; !strings.Contains(got, want) || want == "" && got != "" {
+				t.Errorf("%s: %+v; want %q", script, r, want)
+			}
+		}
+	})
+}
+
+// TestOCITwoAtOnce: of two commands on one container each does its work or
+// says why not, and a delete --force at last leaves nothing.
+func TestOCITwoAtOnce(t *testing.T) {
+	onOCI(t, func(t *testing.T, h *testkit.Host, oci func(string) testkit.Result) {
+		// A delete --force waits for a create, and for no longer than it is told to.
+		ok(t, oci(`edit --arg d $PWD '.hooks.prestart = [{path: "/bin/sh", args: ["sh", "-c", ": >" + $d + "/reached; read x <" + $d + "/go"]}]'
+			mkfifo go; oci create -b bundle one & create=$!; wait_for test -e reached
+			shocker-oci --root oci delete -f one >out 2>&1 & delete=$!
+			kill $delete; wait $delete && exit 1; [ -d oci/one ] || exit 1
+			oci delete -f one & delete=$!; echo >go; wait $create && wait $delete`))
+		script := `edit 'del(.hooks)'; `
+		for i := range 10 {
+			script += fmt.Sprintf(`oci create -b bundle one 2>/dev/null & sleep 0.0%d; oci delete -f one & oci create -b bundle one 2>/dev/null & oci delete -f one & wait; oci delete -f one || exit 1; [ -z "$(ls oci)" ] || exit 1
+			`, i)
+		}
+		ok(t, oci(script))
+	})
+}
