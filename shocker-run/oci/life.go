@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/urfave/cli/v2"
@@ -422,6 +423,9 @@ func (t *tool) delete(ctx context.Context, id string, force bool) error {
 	return b.end(container.Ended(spec, b.options()).Stopped)
 }
 
+// killTimeout limits how long a killed process may take to end.
+const killTimeout = 10 * time.Second
+
 // killProcess kills the container's process and waits for its end.
 func (b *box) killProcess(ctx context.Context, pidfd *os.File, status specs.ContainerState) error {
 	if err := unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
@@ -432,5 +436,8 @@ func (b *box) killProcess(ctx context.Context, pidfd *os.File, status specs.Cont
 			return err
 		}
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, killTimeout, fmt.Errorf(
+		"%s: process %d was killed and has not ended: is a cgroup above the container's frozen, or its disk stuck?", b.ID, b.Process.Pid))
+	defer cancel()
 	return waitEnd(ctx, pidfd)
 }

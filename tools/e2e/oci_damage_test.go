@@ -79,3 +79,18 @@ func TestOCITwoAtOnce(t *testing.T) {
 		ok(t, oci(script))
 	})
 }
+
+// TestOCIFrozenAbove: a process that cannot die is not waited for without end.
+func TestOCIFrozenAbove(t *testing.T) {
+	onOCI(t, func(t *testing.T, h *testkit.Host, oci func(string) testkit.Result) {
+		r := oci(`edit '.linux.cgroupsPath = "/above/one"'; oci run -d -b bundle one
+			freeze() { for f in /sys/fs/cgroup/freezer/above/freezer.state /sys/fs/cgroup/above/cgroup.freeze; do [ ! -e $f ] || echo $1 >$f; done; }
+			if [ -e /sys/fs/cgroup/above ]; then on=1 off=0; else on=FROZEN off=THAWED; fi
+			freeze $on; timeout 60 shocker-oci --root oci delete -f one; echo $?; freeze $off; oci delete -f one`)
+		// The process of cgroup v2 dies frozen.
+		v2 := r.Stdout == "0\n" && r.Stderr == ""
+		if r.Code != 0 || !v2 && (r.Stdout != "1\n" || !strings.Contains(r.Stderr, "has not ended")) {
+			t.Errorf("delete --force below a frozen cgroup: %+v", r)
+		}
+	})
+}
