@@ -320,9 +320,12 @@ func (b *box) kill(ctx context.Context, name string, all bool) error {
 	if name == "" {
 		name = "TERM"
 	}
-	sig, err := signals.Parse(name)
-	if err != nil {
-		return err
+	var sig unix.Signal
+	if name != "0" { // which asks only whether it lives (kill(2))
+		var err error
+		if sig, err = signals.Parse(name); err != nil {
+			return err
+		}
 	}
 	status, pidfd, err := b.status()
 	if err != nil {
@@ -342,7 +345,7 @@ func (b *box) kill(ctx context.Context, name string, all bool) error {
 		return ErrNotRunning
 	}
 	if err != nil {
-		return fmt.Errorf("send %s to %s: %w", unix.SignalName(sig), b.ID, err)
+		return fmt.Errorf("send signal %s to %s: %w", name, b.ID, err)
 	}
 	if sig == unix.SIGKILL && status == paused {
 		return b.thaw() // on cgroup v1 a frozen process does not die

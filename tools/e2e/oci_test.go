@@ -71,7 +71,7 @@ func TestOCILife(t *testing.T) {
 			{`oci update --pids-limit 77 one && cat /sys/fs/cgroup/pids/one/pids.max /sys/fs/cgroup/one/pids.max 2>/dev/null`, "77\n"},
 			{`echo '{"pids":{"limit":0},"memory":{"limit":0}}' | oci update -r - one; oci events --stats one | jq -c '[.type, .id, .data.pids.limit > 0, .data.memory.usage.usage > 0]'`, `["stats","one",true,true]` + "\n"},
 			{`oci delete one; echo $?`, "1\n"},
-			{`oci kill one 9 && wait_for is one stopped; oci state one | jq -c '[.status, .pid]'`, `["stopped",0]` + "\n"},
+			{`oci kill one 0 && oci kill one 9 && wait_for is one stopped; oci kill one 0; echo $?; oci state one | jq -c '[.status, .pid]'`, `1` + "\n" + `["stopped",0]` + "\n"},
 			{`oci kill one; echo $?; oci start one; echo $?; oci exec one true; echo $?`, "1\n1\n255\n"},
 			{`oci delete one && oci delete -f one && oci delete one; echo $?`, "1\n"},
 		} {
