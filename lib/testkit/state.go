@@ -86,7 +86,7 @@ func only(sign, kind string, a, b []string) (lines []string) {
 func (h *Host) snapshot() (State, error) {
 	s := State{}
 	for kind, look := range map[string]func() ([]string, error){
-		"mounts":     mounts,
+		"mounts":     h.mounts,
 		"links":      links,
 		"nft":        nft,
 		"cgroups":    cgroups,
@@ -104,12 +104,19 @@ func (h *Host) snapshot() (State, error) {
 	return s, nil
 }
 
-func mounts() (lines []string, err error) {
+// mounts lists those of the host, but for copies of what tests of other packages
+// have mounted on the machine beside it: they go when their directories do.
+func (h *Host) mounts() (lines []string, err error) {
+	beside := filepath.Dir(h.Dir) + "/"
 	info, err := os.ReadFile("/proc/self/mountinfo")
 	for line := range strings.Lines(string(info)) {
 		left, right, _ := strings.Cut(line, " - ")
 		l, r := strings.Fields(left), strings.Fields(right)
-		lines = append(lines, r[0]+" on "+l[4])
+		at := l[4]
+		if strings.HasPrefix(at, beside) && at != h.Dir && !strings.HasPrefix(at, h.Dir+"/") {
+			continue
+		}
+		lines = append(lines, r[0]+" on "+at)
 	}
 	return lines, err
 }
