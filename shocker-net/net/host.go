@@ -395,7 +395,11 @@ func Teardown(h stage.Host) error {
 	if err := s.takeAway(); err != nil {
 		return err
 	}
-	return os.RemoveAll(dir(h))
+	// Who waited for the lock may make it again at once.
+	if err := os.RemoveAll(dir(h)); err != nil && !errors.Is(err, unix.ENOTEMPTY) {
+		return err
+	}
+	return nil
 }
 
 // takeAway undoes the host's part.
