@@ -13,6 +13,7 @@ import (
 	"shocker.sh/lib/applet"
 	"shocker.sh/lib/cgroup/group"
 	"shocker.sh/lib/cgroup/stats"
+	"shocker.sh/lib/spawn"
 )
 
 func (t *tool) eventsCommand() *cli.Command {
@@ -42,7 +43,7 @@ func (t *tool) eventsCommand() *cli.Command {
 		ctx, stop := context.WithCancel(c.Context)
 		defer stop()
 		go func() {
-			_ = waitEnd(ctx, pidfd) // it fails only if we are told to stop
+			_ = spawn.WaitEnd(ctx, pidfd) // it fails only if we are told to stop
 			stop()
 		}()
 		return e.follow(ctx, c.Duration("interval"))

@@ -442,5 +442,5 @@ func (b *box) killProcess(ctx context.Context, pidfd *os.File, status specs.Cont
 	ctx, cancel := context.WithTimeoutCause(ctx, killTimeout, fmt.Errorf(
 		"%s: process %d was killed and has not ended: is a cgroup above the container's frozen, or its disk stuck?", b.ID, b.Process.Pid))
 	defer cancel()
-	return waitEnd(ctx, pidfd)
+	return spawn.WaitEnd(ctx, pidfd)
 }

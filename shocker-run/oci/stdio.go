@@ -1,7 +1,6 @@
 package oci
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -169,21 +168,4 @@ func (s *stdio) finish() error {
 		return nil
 	}
 	return s.streams.Finish()
-}
-
-// waitEnd waits until a process has ended: its pidfd is readable then.
-func waitEnd(ctx context.Context, pidfd *os.File) error {
-	for {
-		fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, 100) // ms; then ctx is looked at
-		if n > 0 {
-			return nil
-		}
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return os.NewSyscallError("poll", err)
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-	}
 }

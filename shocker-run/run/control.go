@@ -14,6 +14,7 @@ import (
 
 	libcontainer "shocker.sh/lib/container"
 	"shocker.sh/lib/record"
+	"shocker.sh/lib/spawn"
 	"shocker.sh/lib/stage"
 	"shocker.sh/lib/store"
 	"shocker.sh/lib/sys"
@@ -103,13 +104,13 @@ func Stop(ctx context.Context, host stage.Host, id string, timeout time.Duration
 	}
 	patient, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	if err := ended(patient, pidfd); err == nil || ctx.Err() != nil {
+	if err := spawn.WaitEnd(patient, pidfd); err == nil || ctx.Err() != nil {
 		return err
 	}
 	if err := errors.Join(send(pidfd, id, unix.SIGKILL), thaw(host, id)); err != nil {
 		return err
 	}
-	return ended(ctx, pidfd)
+	return spawn.WaitEnd(ctx, pidfd)
 }
 
 // stopGroup is Stop by the cgroup alone.
@@ -174,24 +175,7 @@ func ParseSignal(s string) (unix.Signal, error) { return signals.Parse(s) }
 func hasEnded(pidfd *os.File) bool {
 	canceled, cancel := context.WithCancel(context.Background())
 	cancel()
-	return ended(canceled, pidfd) == nil
-}
-
-// ended waits until the process has ended: its pidfd is readable then.
-func ended(ctx context.Context, pidfd *os.File) error {
-	for {
-		fds := []unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, 100) // ms; then ctx is looked at
-		if n > 0 {
-			return nil
-		}
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return os.NewSyscallError("poll", err)
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-	}
+	return spawn.WaitEnd(canceled, pidfd) == nil
 }
 
 // Wait waits until the container's program has ended and everything about it
@@ -247,7 +231,7 @@ func over(ctx context.Context, host stage.Host, id string) error {
 		return err
 	}
 	defer pidfd.Close()
-	return ended(ctx, pidfd)
+	return spawn.WaitEnd(ctx, pidfd)
 }
 
 // LogOptions say what Logs shows.
