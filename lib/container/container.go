@@ -42,7 +42,7 @@ type Container struct {
 func Get(host stage.Host, st *store.Store, id string) (*Container, error) {
 	r, err := st.Record(id)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: %w", id, store.ErrNoContainer)
+		return nil, store.NoContainer(id)
 	}
 	var state *store.State
 	if err == nil {

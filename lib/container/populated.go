@@ -1,7 +1,6 @@
 package container
 
 import (
-	"bytes"
 	"errors"
 	"io/fs"
 	"os"
@@ -9,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	cgroups "shocker.sh/lib/cgroup/group"
 	"shocker.sh/lib/record"
 	"shocker.sh/lib/stage"
 	"shocker.sh/lib/undo"
@@ -99,22 +99,22 @@ func populated(host stage.Host, group string) (running, frozen bool, err error) 
 		if err != nil || !running {
 			return running, false, err
 		}
-		state, err := os.ReadFile(filepath.Join(dir, "freezer.state"))
+		state, err := cgroups.Read(dir, "freezer.state")
 		if errors.Is(err, fs.ErrNotExist) {
 			err = nil
 		}
-		return true, strings.HasPrefix(string(state), "FROZEN"), err
+		return true, strings.HasPrefix(state, "FROZEN"), err
 	}
 	return false, false, nil
 }
 
 // populatedV2 reads cgroup.events (Documentation/admin-guide/cgroup-v2.rst).
 func populatedV2(dir string) (running, frozen bool, err error) {
-	events, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
+	events, err := cgroups.Read(dir, "cgroup.events")
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, false, nil
 	}
-	return bytes.Contains(events, []byte("populated 1")), bytes.Contains(events, []byte("frozen 1")), err
+	return strings.Contains(events, "populated 1"), strings.Contains(events, "frozen 1"), err
 }
 
 // populatedV1 looks for a process in the group and those below it.
@@ -127,7 +127,7 @@ func populatedV1(dir string) (bool, error) {
 		if err != nil || d.Name() != "cgroup.procs" {
 			return err
 		}
-		procs, err := os.ReadFile(path)
+		procs, err := cgroups.Read(filepath.Dir(path), "cgroup.procs")
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}

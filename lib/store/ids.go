@@ -161,10 +161,15 @@ func (s *Store) TakeName(name, id string) error {
 	return err
 }
 
+// NoContainer is ErrNoContainer in the words that users know.
+func NoContainer(called string) error {
+	return &notExist{fmt.Sprintf("No container named '%s' exists", called), ErrNoContainer}
+}
+
 // FindContainer returns the id of the container that is called by its id or
 // its name, or ErrNoContainer.
 func (s *Store) FindContainer(called string) (string, error) {
-	missing := &notExist{fmt.Sprintf("No container named '%s' exists", called), ErrNoContainer}
+	missing := NoContainer(called)
 	if record.CheckID(called) != nil {
 		return "", missing
 	}
