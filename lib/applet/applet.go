@@ -17,6 +17,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
+	_ "shocker.sh/lib/early"
 	"shocker.sh/lib/stage"
 )
 

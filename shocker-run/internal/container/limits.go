@@ -9,8 +9,8 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"shocker.sh/lib/early"
 	"shocker.sh/lib/spawn"
-	"shocker.sh/shocker-run/internal/nofile"
 )
 
 var rlimits = map[string]int{
@@ -73,7 +73,7 @@ func raiseLimits(pid int, p *specs.Process) error {
 // limits sets the limits of the process.
 func (b *builder) limits(p *specs.Process) {
 	// Go has raised our own soft limit; the program gets what we were given.
-	if soft, hard := nofile.Inherited(); hard != 0 {
+	if soft, hard := early.Nofile(); hard != 0 {
 		b.limit("RLIMIT_NOFILE", soft, hard)
 	}
 	for _, l := range p.Rlimits {

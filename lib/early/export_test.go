@@ -1,0 +1,6 @@
+package early
+
+import "unsafe"
+
+// First is the address of the object behind which the heap was populated.
+func First() uintptr { return uintptr(unsafe.Pointer(first)) }

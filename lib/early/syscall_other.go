@@ -1,0 +1,5 @@
+//go:build !amd64
+
+package early
+
+func syscall4(_, _, _, _, _ uintptr) int64 { return -1 }

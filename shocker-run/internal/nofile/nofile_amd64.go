@@ -1,8 +1,0 @@
-package nofile
-
-import "unsafe"
-
-// getNofile calls prlimit64(0, RLIMIT_NOFILE, NULL, l).
-//
-//go:noescape
-func getNofile(l unsafe.Pointer) (errno int64)
