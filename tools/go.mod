@@ -3,7 +3,6 @@ module shocker.sh/tools
 go 1.26.0
 
 require (
-	github.com/opencontainers/image-spec v1.1.1
 	github.com/opencontainers/runtime-spec v1.3.0
 	github.com/rogpeppe/go-internal v1.16.0
 	github.com/urfave/cli/v2 v2.27.7
@@ -14,6 +13,8 @@ require (
 	shocker.sh/shocker-pull v0.0.0
 	shocker.sh/shocker-run v0.0.0
 )
+
+require github.com/opencontainers/image-spec v1.1.1 // indirect
 
 require (
 	github.com/VividCortex/ewma v1.2.0 // indirect

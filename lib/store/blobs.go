@@ -1,8 +1,6 @@
 package store
 
 import (
-	_ "crypto/sha256" // without these two go-digest knows no algorithm
-	_ "crypto/sha512"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,27 +10,28 @@ import (
 	"slices"
 	"strings"
 
-	digest "github.com/opencontainers/go-digest"
-	"github.com/opencontainers/image-spec/specs-go"
-	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/sys"
 )
 
 // Blob is the path of a blob of the layout. The digest must be valid.
-func (s *Store) Blob(d digest.Digest) string {
-	return filepath.Join(s.OCI(), "blobs", d.Algorithm().String(), d.Encoded())
+func (s *Store) Blob(digest string) string {
+	algorithm, encoded, _ := strings.Cut(digest, ":")
+	return filepath.Join(s.OCI(), "blobs", algorithm, encoded)
 }
 
+// index is the path of index.json.
+func (s *Store) index() string { return filepath.Join(s.OCI(), "index.json") }
+
 // Index reads index.json of the layout; one that is not there is empty.
-func (s *Store) Index() (*ispec.Index, error) {
-	index := &ispec.Index{
-		Versioned: specs.Versioned{SchemaVersion: 2},
-		MediaType: ispec.MediaTypeImageIndex,
-		Manifests: []ispec.Descriptor{},
+func (s *Store) Index() (*Index, error) {
+	index := &Index{
+		SchemaVersion: 2,
+		MediaType:     "application/vnd.oci.image.index.v1+json",
+		Manifests:     []Descriptor{},
 	}
-	data, err := os.ReadFile(filepath.Join(s.OCI(), ispec.ImageIndexFile))
+	data, err := os.ReadFile(s.index())
 	if errors.Is(err, fs.ErrNotExist) {
 		return index, nil
 	}
@@ -40,13 +39,13 @@ func (s *Store) Index() (*ispec.Index, error) {
 		return nil, err
 	}
 	if err := json.Unmarshal(data, index); err != nil {
-		return nil, fmt.Errorf("%s/index.json: %w", s.OCI(), err)
+		return nil, fmt.Errorf("%s: %w", s.index(), err)
 	}
 	return index, nil
 }
 
 // UpdateIndex changes index.json; commands that do so at once take turns.
-func (s *Store) UpdateIndex(change func(*ispec.Index)) (retErr error) {
+func (s *Store) UpdateIndex(change func(*Index)) (retErr error) {
 	f, err := sys.OpenDir(s.OCI())
 	if err != nil {
 		return err
@@ -64,7 +63,7 @@ func (s *Store) UpdateIndex(change func(*ispec.Index)) (retErr error) {
 	if err != nil {
 		return err
 	}
-	return sys.WriteFile(filepath.Join(s.OCI(), ispec.ImageIndexFile), data, 0o600, true)
+	return sys.WriteFile(s.index(), data, 0o600, true)
 }
 
 // sweepBlobs removes manifests that no image has from the index, and then
@@ -72,10 +71,10 @@ func (s *Store) UpdateIndex(change func(*ispec.Index)) (retErr error) {
 // more: an image lives on its layers, and a pull fetches what is missing.
 // Partial downloads are not blobs.
 func (s *Store) sweepBlobs(images []*Image) error {
-	keep := make(map[digest.Digest]bool)
-	err := s.UpdateIndex(func(index *ispec.Index) {
-		index.Manifests = slices.DeleteFunc(index.Manifests, func(d ispec.Descriptor) bool {
-			return !slices.ContainsFunc(images, func(i *Image) bool { return i.Digest == d.Digest.String() })
+	keep := make(map[string]bool)
+	err := s.UpdateIndex(func(index *Index) {
+		index.Manifests = slices.DeleteFunc(index.Manifests, func(d Descriptor) bool {
+			return !slices.ContainsFunc(images, func(i *Image) bool { return i.Digest == d.Digest })
 		})
 	})
 	if err != nil {
@@ -85,22 +84,24 @@ func (s *Store) sweepBlobs(images []*Image) error {
 		if i.Digest == "" {
 			continue
 		}
-		d := digest.Digest(i.Digest)
-		if err := d.Validate(); err != nil {
+		if _, _, err := splitDigest(i.Digest); err != nil {
 			return fmt.Errorf("image %s: %w", i.ID, err)
 		}
-		data, err := os.ReadFile(s.Blob(d))
+		data, err := os.ReadFile(s.Blob(i.Digest))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
 			return fmt.Errorf("image %s: %w", i.ID, err)
 		}
-		var m ispec.Manifest
+		var m struct {
+			Config Descriptor   `json:"config"`
+			Layers []Descriptor `json:"layers"`
+		}
 		if err := json.Unmarshal(data, &m); err != nil {
 			return fmt.Errorf("image %s: manifest: %w", i.ID, err)
 		}
-		keep[d] = true
+		keep[i.Digest] = true
 		keep[m.Config.Digest] = true
 		for _, l := range m.Layers {
 			keep[l.Digest] = true
@@ -116,9 +117,8 @@ func (s *Store) sweepBlobs(images []*Image) error {
 		if strings.HasPrefix(e.Name(), ".new-") {
 			return os.Remove(path) // of a command that was killed
 		}
-		algorithm := filepath.Base(filepath.Dir(path))
-		d := digest.NewDigestFromEncoded(digest.Algorithm(algorithm), e.Name())
-		if d.Validate() != nil || keep[d] {
+		digest := filepath.Base(filepath.Dir(path)) + ":" + e.Name()
+		if _, _, err := splitDigest(digest); err != nil || keep[digest] {
 			return nil
 		}
 		return os.Remove(path)

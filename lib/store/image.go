@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/btrfs"
@@ -26,8 +25,8 @@ type Image struct {
 	Digest string `json:"digest,omitempty"`
 	// Layers from the bottom up, as they are named in layers/. The last is
 	// what a container gets a snapshot of.
-	Layers []string    `json:"layers"`
-	Config ispec.Image `json:"config"`
+	Layers []string `json:"layers"`
+	Config Config   `json:"config"`
 }
 
 // Top is the image's top layer.

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/btrfs"
@@ -255,8 +254,8 @@ func TestFilesAreNeverCut(t *testing.T) {
 			})
 			writers.Go(func() {
 				for n := range 10 {
-					err := s.UpdateIndex(func(index *ispec.Index) {
-						index.Manifests = append(index.Manifests, ispec.Descriptor{Size: int64(i*10 + n)})
+					err := s.UpdateIndex(func(index *Index) {
+						index.Manifests = append(index.Manifests, Descriptor{Size: int64(i*10 + n)})
 					})
 					if err != nil {
 						t.Error(err)

@@ -213,8 +213,8 @@ func Make(ctx context.Context, st *store.Store, next Next) (*Image, error) {
 	if err := document(st, configDesc.Digest, &img.Config); err != nil {
 		return nil, err
 	}
-	diffIDs := img.Config.RootFS.DiffIDs
-	if err := check(&manifest, img); err != nil {
+	diffIDs, err := check(&manifest, img)
+	if err != nil {
 		return nil, err
 	}
 	for i, want := range manifest.Layers {
@@ -245,22 +245,26 @@ func Make(ctx context.Context, st *store.Store, next Next) (*Image, error) {
 	return &Image{Image: img}, finish(st, img, &top.Descriptor)
 }
 
-// check refuses what cannot be an image that we run.
-func check(m *ispec.Manifest, img *store.Image) error {
+// check refuses what cannot be an image that we run, and returns the diff IDs
+// of its layers.
+func check(m *ispec.Manifest, img *store.Image) ([]digest.Digest, error) {
 	n := len(img.Config.RootFS.DiffIDs)
 	if n == 0 || n != len(m.Layers) {
-		return fmt.Errorf("%w: the config names %d layers, the manifest %d", ErrDescriptor, n, len(m.Layers))
+		return nil, fmt.Errorf("%w: the config names %d layers, the manifest %d", ErrDescriptor, n, len(m.Layers))
 	}
-	for _, d := range img.Config.RootFS.DiffIDs {
-		if err := d.Validate(); err != nil {
-			return fmt.Errorf("%w: diff ID: %w", ErrDescriptor, err)
+	diffIDs := make([]digest.Digest, 0, n)
+	for _, id := range img.Config.RootFS.DiffIDs {
+		d, err := digest.Parse(id)
+		if err != nil {
+			return nil, fmt.Errorf("%w: diff ID: %w", ErrDescriptor, err)
 		}
+		diffIDs = append(diffIDs, d)
 	}
 	p := img.Config.Platform
 	if p.OS != "" && p.OS != "linux" || p.Architecture != "" && p.Architecture != runtime.GOARCH {
-		return fmt.Errorf("the image is for %s/%s, and this machine is linux/%s", p.OS, p.Architecture, runtime.GOARCH)
+		return nil, fmt.Errorf("the image is for %s/%s, and this machine is linux/%s", p.OS, p.Architecture, runtime.GOARCH)
 	}
-	return nil
+	return diffIDs, nil
 }
 
 // finish makes the image exist and the layout name it.
@@ -269,14 +273,17 @@ func finish(st *store.Store, img *store.Image, top *ispec.Descriptor) error {
 	if err := st.PutImage(img); err != nil {
 		return err
 	}
-	return st.UpdateIndex(func(index *ispec.Index) {
+	return st.UpdateIndex(func(index *store.Index) {
 		kept := index.Manifests[:0]
 		for _, d := range index.Manifests {
 			if d.Annotations[ispec.AnnotationRefName] != img.Source {
 				kept = append(kept, d)
 			}
 		}
-		index.Manifests = append(kept, *top)
+		index.Manifests = append(kept, store.Descriptor{
+			MediaType: top.MediaType, Digest: top.Digest.String(), Size: top.Size, URLs: top.URLs, Data: top.Data,
+			Annotations: top.Annotations, Platform: (*store.Platform)(top.Platform), ArtifactType: top.ArtifactType,
+		})
 	})
 }
 
@@ -286,7 +293,7 @@ const maxDocument = 8 << 20
 
 // document reads a small JSON blob and checks its digest.
 func document(st *store.Store, d digest.Digest, v any) error {
-	f, err := os.Open(st.Blob(d))
+	f, err := os.Open(st.Blob(d.String()))
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w: it is not in the store", d, ErrBlob)
 	}
@@ -340,7 +347,7 @@ func layer(ctx context.Context, st *store.Store, b *Blob, diffID digest.Digest, 
 	if b.Open != nil {
 		err = fromDownload(ctx, b, diffID, root)
 	} else {
-		err = fromStore(ctx, st.Blob(b.Digest), b.Digest, diffID, root)
+		err = fromStore(ctx, st.Blob(b.Digest.String()), b.Digest, diffID, root)
 	}
 	if err != nil {
 		return err

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"time"
 
-	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/urfave/cli/v2"
 
 	"shocker.sh/lib/applet"
@@ -109,10 +108,10 @@ var Init = &cli.Command{
 func described(dir string) *store.Image {
 	img := &store.Image{Source: dir, Created: time.Now().UTC()}
 	img.Config.Created = &img.Created
-	img.Config.Platform = ispec.Platform{Architecture: porcelain.Architecture, OS: "linux"}
+	img.Config.Platform = store.Platform{Architecture: porcelain.Architecture, OS: "linux"}
 	img.Config.Config.Cmd = []string{"/bin/sh"}
 	img.Config.RootFS.Type = "layers"
-	img.Config.History = []ispec.History{{Created: &img.Created, CreatedBy: "shocker init " + dir}}
+	img.Config.History = []store.History{{Created: &img.Created, CreatedBy: "shocker init " + dir}}
 	return img
 }
 
@@ -284,13 +283,13 @@ func committed(st *store.Store, ps *container.Container) (*store.Image, error) {
 			return nil, err
 		}
 	case errors.Is(err, store.ErrNoImage):
-		img.Config.Platform = ispec.Platform{Architecture: porcelain.Architecture, OS: "linux"}
+		img.Config.Platform = store.Platform{Architecture: porcelain.Architecture, OS: "linux"}
 	default:
 		return nil, err
 	}
 	img.Created = time.Now().UTC()
 	img.Config.Created = &img.Created
-	img.Config.History = append(img.Config.History, ispec.History{
+	img.Config.History = append(img.Config.History, store.History{
 		Created: &img.Created, CreatedBy: "shocker commit " + ps.ID,
 	})
 	return img, nil

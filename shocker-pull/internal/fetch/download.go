@@ -49,7 +49,7 @@ func (d *Download) end(err error) {
 	defer d.mu.Unlock()
 	d.err, d.over = err, true
 	if d.path == "" {
-		d.path, d.n = d.st.Blob(d.desc.Digest), d.desc.Size
+		d.path, d.n = d.st.Blob(d.desc.Digest.String()), d.desc.Size
 	}
 	close(d.done)
 	d.more.Broadcast()
@@ -86,7 +86,7 @@ func (d *Download) finish(temp string) error {
 	if err := name(d.st, temp, d.desc.Digest); err != nil {
 		return err
 	}
-	d.path = d.st.Blob(d.desc.Digest)
+	d.path = d.st.Blob(d.desc.Digest.String())
 	return nil
 }
 

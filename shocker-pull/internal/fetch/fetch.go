@@ -29,7 +29,7 @@ type Progress func(n int64)
 // checked what it returns.
 func Document(st *store.Store, d ispec.Descriptor, get func() ([]byte, error)) ([]byte, error) {
 	if whole(st, d) { // and as small as it should be
-		data, err := os.ReadFile(st.Blob(d.Digest))
+		data, err := os.ReadFile(st.Blob(d.Digest.String()))
 		if err == nil && d.Digest.Algorithm().FromBytes(data) == d.Digest {
 			return data, nil
 		}
@@ -67,7 +67,7 @@ func put(st *store.Store, d digest.Digest, data []byte) (retErr error) {
 
 // name gives a file its name as a blob.
 func name(st *store.Store, temp string, d digest.Digest) error {
-	path := st.Blob(d)
+	path := st.Blob(d.String())
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func name(st *store.Store, temp string, d digest.Digest) error {
 
 // whole says whether the blob is there. It was checked when it got its name.
 func whole(st *store.Store, d ispec.Descriptor) bool {
-	fi, err := os.Stat(st.Blob(d.Digest))
+	fi, err := os.Stat(st.Blob(d.Digest.String()))
 	return err == nil && fi.Mode().IsRegular() && fi.Size() == d.Size
 }
 

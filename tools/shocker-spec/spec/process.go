@@ -6,17 +6,17 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	ispec "github.com/opencontainers/image-spec/specs-go/v1"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"shocker.sh/lib/applet"
 	"shocker.sh/lib/passwd"
+	"shocker.sh/lib/store"
 	"shocker.sh/lib/sys"
 )
 
 // arguments is what the container executes: the image's entry point, or the
 // one asked for, and the command given, or the image's.
-func arguments(img ispec.ImageConfig, o *Options) ([]string, error) {
+func arguments(img store.ImageConfig, o *Options) ([]string, error) {
 	entrypoint, cmd := img.Entrypoint, img.Cmd
 	if o.Entrypoint != nil {
 		entrypoint, cmd = nil, nil
@@ -44,7 +44,7 @@ func IsShell(arg string) bool { return strings.ContainsAny(arg, " \t\n|&;<>()") 
 // environment is the image's, with PATH, HOME and HOSTNAME as every program
 // expects them, changed by what was asked for. "-e NAME" passes on the
 // caller's, if there is one.
-func environment(img ispec.ImageConfig, home, hostname string, o *Options) ([]string, error) {
+func environment(img store.ImageConfig, home, hostname string, o *Options) ([]string, error) {
 	env := &variables{at: make(map[string]int)}
 	env.set(defaultPath)
 	env.set("HOSTNAME=" + hostname)
@@ -89,7 +89,7 @@ func (e *variables) set(v string) {
 }
 
 // process fills in the program, looking up its user in the image's tree.
-func process(tree string, img ispec.ImageConfig, hostname string, o *Options) (*specs.Process, error) {
+func process(tree string, img store.ImageConfig, hostname string, o *Options) (*specs.Process, error) {
 	args, err := arguments(img, o)
 	if err != nil {
 		return nil, err
