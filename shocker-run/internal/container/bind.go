@@ -97,9 +97,13 @@ func mountMappings(mnt specs.Mount, o *mountOptions) (*os.File, error) {
 func mapIDs(tree *os.File, recursive bool, user *os.File) error {
 	err := setAttr(tree, recursive, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(user.Fd())})
 	if errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("%w: the file system cannot be id-mapped by this kernel", err)
+		return unmappable(err)
 	}
 	return err
+}
+
+func unmappable(err error) error {
+	return fmt.Errorf("%w: the file system cannot be id-mapped by this kernel", err)
 }
 
 // mapTrees id-maps those trees that take the mappings of the container.

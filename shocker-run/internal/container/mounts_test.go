@@ -11,19 +11,23 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/spawn"
 )
 
 // hostDir is a directory of the host that the container's root may pass, with
-// a mount of its own below it.
+// a mount of its own below it. Both are private, whatever the machine's are.
 func hostDir(t *testing.T, root string) string {
 	t.Helper()
 	dir := filepath.Join(filepath.Dir(root), "host")
-	for _, d := range []string{dir, filepath.Join(dir, "sub")} {
-		if err := os.Mkdir(d, 0o755); err != nil {
-			t.Fatal(err)
-		}
+	sub := filepath.Join(dir, "sub")
+	if err := os.MkdirAll(sub, 0o755); err != nil {
+		t.Fatal(err)
 	}
-	mount(t, "tmpfs", filepath.Join(dir, "sub"), "tmpfs", 0)
+	for _, d := range []string{dir, sub} {
+		mount(t, d, d, "", unix.MS_BIND)
+		mount(t, "", d, "", unix.MS_PRIVATE)
+	}
 	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("from the host\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -213,8 +217,14 @@ func TestIDMappedMounts(t *testing.T) {
 		test.mount.Destination, test.mount.Source = "/m", host
 		spec.Mounts = append(spec.Mounts, test.mount)
 		if test.mount.Type == "tmpfs" {
-			if got := sh(t, spec, "stat -c %u:%g /m"); got != test.submnt {
-				t.Errorf("%s: %s; want %s", test.name, got, test.submnt)
+			spec.Process.Args = []string{"stat", "-c", "%u:%g", "/m"}
+			switch r, err := run(t, spec, nil); {
+			case !tmpfsMaps(t):
+				if err == nil || !strings.Contains(err.Error(), "cannot be id-mapped by this kernel") {
+					t.Errorf("%s: %q, %v; want an error that names the kernel", test.name, r.out, err)
+				}
+			case err != nil || strings.TrimSpace(r.out) != test.submnt:
+				t.Errorf("%s: %q, %v; want %s", test.name, r.out+r.errOut, err, test.submnt)
 			}
 			continue
 		}
@@ -240,6 +250,27 @@ func TestIDMappedMounts(t *testing.T) {
 			t.Errorf("%s: %v; want %v", name, err, ErrInvalid)
 		}
 	}
+}
+
+// tmpfsMaps tells whether this kernel id-maps a tmpfs (6.3).
+func tmpfsMaps(t *testing.T) bool {
+	t.Helper()
+	tree, err := newMount("tmpfs", "tmpfs", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
+	ids := []specs.LinuxIDMapping{{HostID: firstID, Size: 1}}
+	user, err := spawn.UserNamespace(ids, ids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer user.Close()
+	err = setAttr(tree, false, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(user.Fd())})
+	if err != nil && !errors.Is(err, unix.EINVAL) {
+		t.Fatal(err)
+	}
+	return err == nil
 }
 
 // A tmpfs has the mode of what it covers, and with tmpcopyup its content.

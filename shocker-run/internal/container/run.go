@@ -97,6 +97,9 @@ func (c *Container) explain(err error) error {
 	if !errors.As(err, &step) {
 		return err
 	}
+	if strings.HasPrefix(step.Step, "id-map ") && step.Err == unix.EINVAL {
+		return unmappable(err)
+	}
 	if strings.HasPrefix(step.Step, "mount on ") && step.Err == unix.EINVAL && !c.ownMounts() {
 		return fmt.Errorf("%w: without a mount namespace of its own a container can mount something only with kernel 6.15", err)
 	}
