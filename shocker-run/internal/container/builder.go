@@ -113,7 +113,7 @@ func (b *builder) mounts(m *mounts) (proc, pts any) {
 			continue
 		}
 		at := b.inPlace(a.place, len(a.place.elems), unix.O_PATH)
-		ordered := a.tree == nil || a.kind != "tmpfs" || m.ns.create&unix.CLONE_NEWNS == 0
+		ordered := a.tree == nil || a.kind != "tmpfs"
 		if !ordered && copies(a.tree) {
 			tree, ordered = b.copyMount(a.dest, a.tree), true
 		}

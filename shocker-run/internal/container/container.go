@@ -137,6 +137,7 @@ type setup struct {
 	idmp bool     // tree is still to be id-mapped
 	m    *mounts
 	null []*os.File
+	home *os.File // the host's mount namespace, if it is the container's
 	caps *caps
 	last int // capability
 
@@ -150,7 +151,7 @@ func (s *setup) close() {
 	if s.m != nil {
 		s.m.close()
 	}
-	for _, f := range append(s.null, s.root, s.tree) {
+	for _, f := range append(s.null, s.root, s.tree, s.home) {
 		if f != nil {
 			f.Close()
 		}
@@ -260,6 +261,11 @@ func (c *Container) prepare() (err error) {
 	}
 	if s.ns, err = openNamespaces(linux.Namespaces); err != nil {
 		return err
+	}
+	if !s.ns.own(unix.CLONE_NEWNS) {
+		if s.home, err = os.Open("/proc/self/ns/mnt"); err != nil {
+			return err
+		}
 	}
 	if s.ns.own(unix.CLONE_NEWUSER) {
 		s.maps = idMaps{linux.UIDMappings, linux.GIDMappings}

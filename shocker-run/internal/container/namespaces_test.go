@@ -246,22 +246,29 @@ func TestPod(t *testing.T) {
 	}
 }
 
+// withoutMounts takes the mount namespace out of a config.
+func withoutMounts(spec *specs.Spec) {
+	spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.MountNamespace })
+}
+
 // Without a mount namespace of its own a container sees its root and mounts,
 // and leaves nothing behind where others would see it.
 func TestNoMountNamespace(t *testing.T) {
 	root := busyboxRoot(t)
+	host := hostDir(t, root)
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		t.Fatal(err)
 	}
 	spec := config(root)
 	withoutUser(spec)
-	spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.MountNamespace })
+	withoutMounts(spec)
+	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/m", Source: host, Options: []string{"rbind", "runbindable"}})
 	_, exec := started(t, spec, nil)
 	p := *spec.Process
-	const script = "ls /; test -c /dev/null && test -d /proc/1 && readlink /proc/self/ns/mnt; pwd; grep -c . /proc/keys; echo 1 > /proc/sys/kernel/domainname"
+	const script = "ls /; cat /m/file; test -c /dev/null && test -d /proc/1 && readlink /proc/self/ns/mnt; pwd; grep -c . /proc/keys; echo 1 > /proc/sys/kernel/domainname"
 	p.Args = []string{"sh", "-c", script}
-	want := "bin\ndev\netc\nproc\nroot\nsys\ntmp\n" + inode(t, "/proc/self/ns/mnt") + "\n/\n0\nsh: can't create /proc/sys/kernel/domainname: Read-only file system"
+	want := "bin\ndev\netc\nm\nproc\nroot\nsys\ntmp\nfrom the host\n" + inode(t, "/proc/self/ns/mnt") + "\n/\n0\nsh: can't create /proc/sys/kernel/domainname: Read-only file system"
 	if got, err := exec(&p); err != nil || got != want {
 		t.Errorf("exec: %q, %v; want %q", got, err, want)
 	}

@@ -21,23 +21,17 @@ var rootPropagation = map[string]uint64{
 	"runbindable": unix.MS_UNBINDABLE | unix.MS_REC,
 }
 
-// enterRoot makes the container's root the process's working directory.
-//
-// Without a mount namespace of its own the root stays a tree that is attached
-// nowhere: nothing is mounted where others would see it, and it goes with the
-// container's last process. The kernel mounts something on such a tree from
-// 6.15 on.
+// enterRoot makes the container's root the process's working directory. It is
+// attached in a mount namespace of the process, if need be in one that the
+// process leaves again (leaveMounts).
 func (c *Container) enterRoot(b *builder) {
-	s, path := c.setup, c.o.RootPath(c.spec)
-	switch {
-	case s.ns.create&unix.CLONE_NEWNS != 0:
-		b.Call("keep mounts from the host", unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_SLAVE, 0)
-		b.Call("attach the root", unix.SYS_MOVE_MOUNT, s.tree, "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS)
-	case s.ns.joins(unix.CLONE_NEWNS) != nil:
-		// The kernel wants it to be of the mount namespace in which it is used.
+	path := c.o.RootPath(c.spec)
+	b.Call("keep mounts from the host", unix.SYS_MOUNT, 0, "/", 0, unix.MS_REC|unix.MS_SLAVE, 0)
+	if c.setup.ns.joins(unix.CLONE_NEWNS) != nil {
+		// What our own mount namespace has there may be something else.
 		b.root = b.Call("copy the root", unix.SYS_OPEN_TREE, unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
-		b.setAttr("keep mounts from the host", b.root, unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_SLAVE})
 	}
+	b.Call("attach the root", unix.SYS_MOVE_MOUNT, b.root, "", unix.AT_FDCWD, path, unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_SYMLINKS)
 	b.Call("enter the root", unix.SYS_FCHDIR, b.root)
 }
 
@@ -51,8 +45,6 @@ func (c *Container) changeRoot(b *builder) error {
 	}
 	attr := &unix.MountAttr{Propagation: flags &^ unix.MS_REC}
 	switch {
-	case c.setup.ns.create&unix.CLONE_NEWNS == 0:
-		b.Call("change the root", unix.SYS_CHROOT, ".")
 	case c.o.NoPivot:
 		if err := c.coverHost(b); err != nil {
 			return err
@@ -69,6 +61,26 @@ func (c *Container) changeRoot(b *builder) error {
 		b.setAttr("set propagation of the root", b.root, recursive, attr)
 	}
 	return nil
+}
+
+// leaveMounts goes back to the mount namespace that the config names, unless
+// that is a new one. The process keeps its root as a copy that is attached
+// nowhere: nothing is mounted where others would see it, and all goes with the
+// container's last process. The kernel makes mounts private that are attached
+// nowhere; done before, unbindable ones are copied too.
+func (c *Container) leaveMounts(b *builder) {
+	home := c.setup.home
+	if f := c.setup.ns.joins(unix.CLONE_NEWNS); f != nil {
+		home = f
+	}
+	if home == nil {
+		return
+	}
+	b.setAttr("make the mounts private", b.root, unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE})
+	tree := b.Call("copy the root with its mounts", unix.SYS_OPEN_TREE, b.root, "", unix.AT_EMPTY_PATH|unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	b.Call("leave the mount namespace", unix.SYS_SETNS, home, unix.CLONE_NEWNS)
+	b.Call("enter the root", unix.SYS_FCHDIR, tree)
+	b.Call("change the root", unix.SYS_CHROOT, ".")
 }
 
 // coverHost takes the host's proc and sysfs out of the tree that stays below a

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -100,19 +99,11 @@ func (c *Container) explain(err error) error {
 	if strings.HasPrefix(step.Step, "id-map ") && step.Err == unix.EINVAL {
 		return unmappable(err)
 	}
-	if strings.HasPrefix(step.Step, "mount on ") && step.Err == unix.EINVAL && !c.ownMounts() {
-		return fmt.Errorf("%w: without a mount namespace of its own a container can mount something only with kernel 6.15", err)
-	}
 	if !strings.HasPrefix(step.Step, "execute ") {
 		return err
 	}
 	errno, _ := step.Err.(unix.Errno)
 	return notExecuted(c.spec.Process.Args[0], append(c.proc.Tried(), errno))
-}
-
-// ownMounts says whether the container gets a new mount namespace.
-func (c *Container) ownMounts() bool {
-	return slices.Contains(c.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.MountNamespace})
 }
 
 // notExecuted says in words why none of the paths of a program could be

@@ -32,7 +32,7 @@ func (c *Container) clone() error {
 		b.Clone("clone the container's process", first.Flags)
 		first.Flags = 0
 	}
-	b.Call("make namespaces", unix.SYS_UNSHARE, s.ns.create&(unix.CLONE_NEWNS|unix.CLONE_NEWUTS|unix.CLONE_NEWNET|unix.CLONE_NEWTIME))
+	b.Call("make namespaces", unix.SYS_UNSHARE, unix.CLONE_NEWNS|s.ns.create&(unix.CLONE_NEWUTS|unix.CLONE_NEWNET|unix.CLONE_NEWTIME))
 	if s.ns.create&unix.CLONE_NEWNET != 0 {
 		c.netSocket(b)
 	}
@@ -149,6 +149,7 @@ func (c *Container) steps(b *builder) error {
 		return err
 	}
 	c.connect(b, pts)
+	c.leaveMounts(b)
 	return c.finish(b)
 }
 
