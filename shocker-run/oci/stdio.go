@@ -40,7 +40,10 @@ func (t *tool) stdio(c *cli.Context, terminal, detach bool) (*stdio, error) {
 	case path != "":
 		s.socket, err = dial(path)
 	case terminal:
-		s.streams, err = streams.Open(streams.Options{In: t.io.In, Out: t.io.Out, Terminal: true})
+		var caller *os.File
+		if caller, err = t.terminal(); err == nil {
+			s.streams, err = streams.Open(streams.Options{In: t.io.In, Out: t.io.Out, Terminal: true, Caller: caller})
+		}
 	default:
 		s.child = [3]*os.File{t.io.In, t.io.Out, t.io.Err}
 	}
@@ -48,6 +51,26 @@ func (t *tool) stdio(c *cli.Context, terminal, detach bool) (*stdio, error) {
 		err = s.preserve(c.Int("preserve-fds"))
 	}
 	return s, err
+}
+
+// terminal opens the terminal that we are used from: one of ours, or where all
+// are redirected, the one that controls us.
+func (t *tool) terminal() (*os.File, error) {
+	for _, f := range []*os.File{t.io.In, t.io.Out, t.io.Err} {
+		if f == nil || !console.Is(f) {
+			continue
+		}
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			return nil, os.NewSyscallError("fcntl", err)
+		}
+		return os.NewFile(uintptr(fd), f.Name()), nil
+	}
+	f, err := os.OpenFile("/dev/tty", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("relay the program's terminal: neither stdin nor stdout nor stderr is one, and there is no other: %w", err)
+	}
+	return f, nil
 }
 
 // preserve takes descriptors from 3 up for the program: those that a service
@@ -123,9 +146,6 @@ func (s *stdio) connect(master *os.File, size *specs.Box) error {
 		}
 	}
 	if s.streams != nil {
-		if err := console.PassNewlines(master); err != nil {
-			return errors.Join(err, master.Close())
-		}
 		if err := s.streams.Start(master); err != nil {
 			return err
 		}

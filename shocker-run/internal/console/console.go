@@ -24,15 +24,18 @@ type Terminal struct {
 }
 
 // MakeRaw puts the terminal f into raw mode (termios(3), cfmakeraw): every
-// key goes to the reader as it is, and what is written is shown as it is.
-func MakeRaw(f *os.File) (*Terminal, error) {
+// key goes to the reader as it is, and what is written is shown as it is, or
+// with lines as whole lines: a newline also goes to the left margin.
+func MakeRaw(f *os.File, lines bool) (*Terminal, error) {
 	saved, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	if err != nil {
 		return nil, &os.PathError{Op: "read mode of terminal", Path: f.Name(), Err: err}
 	}
 	raw := *saved
 	raw.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
-	raw.Oflag &^= unix.OPOST
+	if !lines {
+		raw.Oflag &^= unix.OPOST
+	}
 	raw.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
 	raw.Cflag = raw.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
 	raw.Cc[unix.VMIN], raw.Cc[unix.VTIME] = 1, 0

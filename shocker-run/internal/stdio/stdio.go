@@ -26,13 +26,17 @@ import (
 // Options say what a program's streams are connected with.
 type Options struct {
 	// In is what the program reads; nil: /dev/null, or nothing if Held. With
-	// Terminal it has to be one too.
+	// Terminal and no Caller it has to be one too.
 	In       *os.File
 	Held     bool         // stdin stays open though nobody writes to it
 	Out, Err io.Writer    // nil: only to the log
 	Log      *logs.Writer // nil: no log
 	Terminal bool         // one terminal in the place of three pipes
 	Null     bool         // all three are /dev/null
+	// Caller is the caller's terminal where In need not be it; Streams closes
+	// it. Newlines then pass as the program writes them, and this terminal
+	// shows them as lines: where Out is a file, they stay newlines.
+	Caller *os.File
 }
 
 // ErrNoTerminal is an input of a program with a terminal which is none. An end
@@ -58,7 +62,7 @@ type Streams struct {
 func Open(o Options) (_ *Streams, retErr error) {
 	s := &Streams{o: o}
 	if o.Terminal {
-		if o.In != nil && !console.Is(o.In) {
+		if o.In != nil && o.Caller == nil && !console.Is(o.In) {
 			return nil, ErrNoTerminal
 		}
 		return s, nil
@@ -139,11 +143,20 @@ func (s *Streams) Start(master *os.File) error {
 
 func (s *Streams) startTerminal(master *os.File) error {
 	s.master = master
-	if in := s.o.In; in != nil {
-		var err error
-		if s.raw, err = console.MakeRaw(in); err != nil {
+	typed := s.o.In
+	if s.o.Caller != nil {
+		typed = s.o.Caller
+		if err := console.PassNewlines(master); err != nil {
 			return err
 		}
+	}
+	if typed != nil {
+		var err error
+		if s.raw, err = console.MakeRaw(typed, s.o.Caller != nil); err != nil {
+			return err
+		}
+	}
+	if in := s.o.In; in != nil {
 		go func() {
 			defer s.restoreOnPanic()
 			_, _ = io.Copy(master, in)
@@ -239,7 +252,11 @@ func (s *Streams) Close() error {
 	if s.master != nil {
 		s.master.Close()
 	}
-	return s.Restore()
+	err := s.Restore()
+	if s.o.Caller != nil {
+		s.o.Caller.Close()
+	}
+	return err
 }
 
 // Restore puts the caller's terminal back into the mode that it had.
@@ -270,7 +287,7 @@ func (s *Streams) Resize() error {
 		return nil
 	}
 	out, _ := s.o.Out.(*os.File)
-	for _, f := range []*os.File{s.o.In, out} {
+	for _, f := range []*os.File{s.o.Caller, s.o.In, out} {
 		if f != nil && console.Is(f) {
 			return console.CopySize(f, s.master)
 		}
