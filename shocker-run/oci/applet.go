@@ -24,7 +24,8 @@ var Applet = applet.Applet{
 	Synopsis: synopsis,
 	Run: func(ctx context.Context, io applet.IO, args []string) error {
 		t := &tool{io: io, cgroupRoot: stage.FromEnv().CgroupRoot}
-		err := applet.RunCommand(ctx, t.command(), io, args)
+		cmd := t.command()
+		err := applet.RunCommand(ctx, cmd, io, flagsFirst(cmd, args))
 		t.log.failed(err)
 		return err
 	},
