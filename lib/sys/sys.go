@@ -51,6 +51,20 @@ func OpenRegular(root *os.File, path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	return openIfRegular(f)
+}
+
+// OpenRegularFile is OpenRegular for a path of the host.
+func OpenRegularFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, unix.O_PATH, 0)
+	if err != nil {
+		return nil, err
+	}
+	return openIfRegular(f)
+}
+
+// openIfRegular opens for reading what was opened with O_PATH, and closes that.
+func openIfRegular(f *os.File) (*os.File, error) {
 	defer f.Close()
 	st, err := f.Stat()
 	if err != nil {

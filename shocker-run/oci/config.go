@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,14 +13,16 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"shocker.sh/lib/record"
+	"shocker.sh/lib/sys"
 )
 
 // maxConfig bounds what is read of a config, in bytes.
 const maxConfig = 64 << 20
 
-// readSpec reads a config, and returns its text as well.
+// readSpec reads a config, and returns its text as well. It is a file: another
+// user may have made the bundle, and a FIFO would be waited for without end.
 func readSpec(path string) (*specs.Spec, []byte, error) {
-	f, err := os.Open(path)
+	f, err := sys.OpenRegularFile(path)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -35,19 +38,30 @@ func readSpec(path string) (*specs.Spec, []byte, error) {
 	return spec, text, nil
 }
 
-func readJSON(path string, v any) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return decode(f, path, v)
+// readJSON reads what the caller gives us, be it a file or a pipe. It waits for
+// it, but no longer than until ctx is done.
+func readJSON(ctx context.Context, path string, v any) error {
+	return decode(ctx, path, v, func() (io.ReadCloser, error) { return os.Open(path) })
 }
 
-func decode(r io.Reader, name string, v any) error {
-	data, err := readAll(r, name)
-	if err != nil {
-		return err
+func decode(ctx context.Context, name string, v any, open func() (io.ReadCloser, error)) error {
+	done := make(chan error, 1)
+	var data []byte
+	go func() {
+		f, err := open()
+		if err == nil {
+			data, err = readAll(f, name)
+			err = errors.Join(err, f.Close())
+		}
+		done <- err
+	}()
+	select {
+	case <-ctx.Done(): // nothing is left of the reading when we exit
+		return fmt.Errorf("read %s: %w", name, ctx.Err())
+	case err := <-done:
+		if err != nil {
+			return err
+		}
 	}
 	if err := json.Unmarshal(data, v); err != nil {
 		return fmt.Errorf("%s: %w", name, err)

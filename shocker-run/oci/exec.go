@@ -150,7 +150,7 @@ func below(groups []string) map[string]string {
 func execProcess(c *cli.Context, spec *specs.Spec) (*specs.Process, error) {
 	p := &specs.Process{}
 	if path := c.String("process"); path != "" {
-		return p, readJSON(path, p)
+		return p, readJSON(c.Context, path, p)
 	}
 	if spec.Process == nil {
 		return nil, container.ErrInvalid

@@ -2,6 +2,7 @@ package oci
 
 import (
 	"context"
+	"io"
 	"os"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -109,9 +110,9 @@ func asked(c *cli.Context, stdin *os.File) (*specs.LinuxResources, error) {
 	switch path := c.String("resources"); path {
 	case "":
 	case "-":
-		return r, decode(stdin, "resources on stdin", r)
+		return r, decode(c.Context, "resources on stdin", r, func() (io.ReadCloser, error) { return io.NopCloser(stdin), nil })
 	default:
-		return r, readJSON(path, r)
+		return r, readJSON(c.Context, path, r)
 	}
 	memory, cpu := &specs.LinuxMemory{}, &specs.LinuxCPU{Cpus: c.String("cpuset-cpus"), Mems: c.String("cpuset-mems")}
 	for flag, to := range map[string]**int64{

@@ -55,7 +55,7 @@ func openNamespaces(list []specs.LinuxNamespace) (_ *namespaces, retErr error) {
 			n.create |= flag
 			continue
 		}
-		f, err := os.Open(ns.Path)
+		f, err := os.OpenFile(ns.Path, unix.O_NONBLOCK, 0) // a FIFO is no namespace to wait for
 		if err != nil {
 			return nil, fmt.Errorf("join %s namespace: %w", ns.Type, err)
 		}
