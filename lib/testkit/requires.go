@@ -18,7 +18,7 @@ import (
 // Names are root, btrfs (mkfs.btrfs, loop devices and the file system),
 // overlay, cgroup-v1, cgroup-v2, busybox (a static one), debian (the cached
 // root file system), validation (the cached programs) and programs: ip, nft,
-// iptables, jq, runc, crun, skopeo, umoci, docker-registry, slirp4netns, git,
+// iptables, iptables-legacy (and ip_tables in the kernel), jq, runc, crun, skopeo, umoci, docker-registry, slirp4netns, git,
 // dockerd, docker, podman, containerd, ctr, script,
 // systemd.
 func Requires(t testing.TB, names ...string) {
@@ -46,6 +46,7 @@ var requirements = map[string]func() error{
 	"ip":              program("ip"),
 	"nft":             program("nft"),
 	"iptables":        program("iptables"),
+	"iptables-legacy": legacyTables,
 	"jq":              program("jq"),
 	"runc":            program("runc"),
 	"crun":            program("crun"),
@@ -91,6 +92,22 @@ func filesystem(name string) error {
 	}
 	out, err := exec.Command(lookSbin("modprobe"), name).CombinedOutput()
 	if !known() {
+		return fmt.Errorf("the kernel has none: modprobe: %v: %s", err, out)
+	}
+	return nil
+}
+
+// legacyTables: where programs are built without it, the kernel may be as well.
+func legacyTables() error {
+	if err := program("iptables-legacy")(); err != nil {
+		return err
+	}
+	const names = "/proc/self/net/ip_tables_names"
+	if _, err := os.Stat(names); err == nil {
+		return nil
+	}
+	out, err := exec.Command(lookSbin("modprobe"), "ip_tables").CombinedOutput()
+	if _, statErr := os.Stat(names); statErr != nil {
 		return fmt.Errorf("the kernel has none: modprobe: %v: %s", err, out)
 	}
 	return nil

@@ -16,7 +16,8 @@ import (
 )
 
 // State is what a host holds, kind by kind: mounts, links, addresses, nft,
-// cgroups, subvolumes, files (of the run dirs) and processes.
+// iptables (the legacy one), cgroups, subvolumes, files (of the run dirs) and
+// processes.
 type State map[string][]string
 
 // Snapshot looks at the host.
@@ -89,6 +90,7 @@ func (h *Host) snapshot() (State, error) {
 		"mounts":     h.mounts,
 		"links":      links,
 		"nft":        nft,
+		"iptables":   iptables,
 		"cgroups":    cgroups,
 		"subvolumes": h.subvolumes,
 		"files":      h.files,
@@ -157,6 +159,20 @@ func nft() ([]string, error) {
 		}
 	}
 	return lines, nil
+}
+
+// iptables lists the rules of iptables-legacy's filter table, if somebody has
+// used it. To ask for one that is not there would make it.
+func iptables() ([]string, error) {
+	names, err := os.ReadFile("/proc/self/net/ip_tables_names")
+	if err != nil && !os.IsNotExist(err) || !strings.Contains(string(names), "filter\n") {
+		return nil, err
+	}
+	out, err := exec.Command(lookSbin("iptables-legacy"), "-w", "-S").CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("iptables-legacy: %w: %s", err, out)
+	}
+	return strings.Split(strings.TrimSpace(string(out)), "\n"), nil
 }
 
 func cgroups() (lines []string, err error) {

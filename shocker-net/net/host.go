@@ -1,7 +1,6 @@
 package net
 
 import (
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +18,7 @@ import (
 	"shocker.sh/lib/stage"
 	"shocker.sh/lib/sys"
 	"shocker.sh/shocker-net/internal/lease"
+	"shocker.sh/shocker-net/internal/legacy"
 	"shocker.sh/shocker-net/internal/nft"
 )
 
@@ -37,10 +37,12 @@ type network struct {
 // written before its effect.
 type hostState struct {
 	Subnet     string      `json:"subnet"`
+	Through    string      `json:"through"`              // the bridge
 	Bridge     string      `json:"bridge,omitempty"`     // made by us
 	Forwarding bool        `json:"forwarding,omitempty"` // switched on by us
 	Table      bool        `json:"table,omitempty"`
 	Chains     []nft.Chain `json:"chains,omitempty"` // that we have rules in
+	Legacy     []string    `json:"legacy,omitempty"` // the same of iptables-legacy
 	Ready      bool        `json:"ready,omitempty"`
 }
 
@@ -71,9 +73,9 @@ func (s *hostState) write(h stage.Host) error {
 }
 
 // hold returns the host's part, made where it is missing, and keeps it from
-// being taken away until release is called, or for as long as there is a lease.
+// being taken away until held is closed, or for as long as there is a lease.
 // When all is there this costs two questions to the kernel.
-func hold(h stage.Host) (n network, release func(), err error) {
+func hold(h stage.Host) (n network, held *os.File, err error) {
 	subnet, err := lease.Parse(h.Subnet)
 	if err == nil {
 		err = checkBridge(h.Bridge)
@@ -82,15 +84,15 @@ func hold(h stage.Host) (n network, release func(), err error) {
 		return network{}, nil, err
 	}
 	for try := 0; ; try++ {
-		release, err := lock(h, unix.LOCK_SH)
+		held, err := lock(h, unix.LOCK_SH)
 		if err != nil {
 			return network{}, nil, err
 		}
 		n, ok, err := ready(h, subnet)
 		if ok && err == nil {
-			return n, release, nil
+			return n, held, nil
 		}
-		release()
+		held.Close()
 		if err == nil && try == maxTries {
 			err = fmt.Errorf("bridge %s, or nftables table inet shocker, %w as soon as it is made", h.Bridge, ErrMissing)
 		}
@@ -117,11 +119,11 @@ func checkBridge(name string) error {
 
 // ensure makes the bridge, forwarding and the rules where they are missing.
 func ensure(h stage.Host, subnet lease.Subnet) error {
-	unlock, err := lock(h, unix.LOCK_EX)
+	held, err := lock(h, unix.LOCK_EX)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer held.Close()
 	if _, ok, err := ready(h, subnet); ok || err != nil {
 		return err
 	}
@@ -129,28 +131,28 @@ func ensure(h stage.Host, subnet lease.Subnet) error {
 	if err != nil {
 		return err
 	}
-	if s.Subnet != "" && s.Subnet != subnet.String() || s.Bridge != "" && s.Bridge != h.Bridge {
+	if s.Subnet != "" && (s.Subnet != subnet.String() || s.Through != h.Bridge) {
 		used, err := leased(h)
 		if err != nil {
 			return err
 		}
 		if used {
 			return fmt.Errorf("the network was made with SHOCKER_SUBNET %s and SHOCKER_BRIDGE %s, not %s and %s: stop all containers to change it",
-				s.Subnet, cmp.Or(s.Bridge, h.Bridge), subnet, h.Bridge)
+				s.Subnet, s.Through, subnet, h.Bridge)
 		}
-		if err := s.takeAway(); err != nil {
+		if err := s.takeAway(held); err != nil {
 			return err
 		}
 		s = &hostState{}
 	}
-	s.Subnet = subnet.String()
+	s.Subnet, s.Through = subnet.String(), h.Bridge
 	if err := s.makeBridge(h, subnet); err != nil {
 		return err
 	}
 	if err := s.forward(h); err != nil {
 		return err
 	}
-	if err := s.rules(h, subnet); err != nil {
+	if err := s.rules(h, subnet, held); err != nil {
 		return err
 	}
 	s.Ready = true
@@ -158,8 +160,8 @@ func ensure(h stage.Host, subnet lease.Subnet) error {
 }
 
 // lock keeps commands that set up or tear down (LOCK_EX) from each other and
-// from those that use what is there (LOCK_SH).
-func lock(h stage.Host, how int) (unlock func(), err error) {
+// from those that use what is there (LOCK_SH), until the file is closed.
+func lock(h stage.Host, how int) (*os.File, error) {
 	for {
 		if err := os.MkdirAll(h.Leases(), 0o700); err != nil {
 			return nil, err
@@ -179,7 +181,7 @@ func lock(h stage.Host, how int) (unlock func(), err error) {
 			err = unix.Stat(f.Name(), &named)
 		}
 		if err == nil && held.Ino == named.Ino {
-			return func() { f.Close() }, nil
+			return f, nil
 		}
 		f.Close()
 		if err != nil && !errors.Is(err, unix.ENOENT) {
@@ -339,7 +341,7 @@ func (s *hostState) forward(h stage.Host) error {
 }
 
 // rules makes our table, and lets our traffic pass where others drop.
-func (s *hostState) rules(h stage.Host, subnet lease.Subnet) error {
+func (s *hostState) rules(h stage.Host, subnet lease.Subnet, held *os.File) error {
 	if !s.Table {
 		foreign, err := nft.Foreign()
 		if err != nil {
@@ -353,11 +355,18 @@ func (s *hostState) rules(h stage.Host, subnet lease.Subnet) error {
 	if err != nil {
 		return err
 	}
+	old, err := legacy.Dropping()
+	if err != nil {
+		return err
+	}
 	s.Table = true
 	for _, c := range chains {
 		if !slices.Contains(s.Chains, c) {
 			s.Chains = append(s.Chains, c)
 		}
+	}
+	if old != "" && !slices.Contains(s.Legacy, old) {
+		s.Legacy = append(s.Legacy, old)
 	}
 	if err := s.write(h); err != nil {
 		return err
@@ -370,7 +379,10 @@ func (s *hostState) rules(h stage.Host, subnet lease.Subnet) error {
 			return err
 		}
 	}
-	return nil
+	if old == "" {
+		return nil
+	}
+	return legacy.Accept(old, h.Bridge, held)
 }
 
 // Teardown takes the host's part away: our rules in others' chains, our
@@ -380,11 +392,11 @@ func Teardown(h stage.Host) error {
 	if _, err := os.Stat(dir(h)); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	unlock, err := lock(h, unix.LOCK_EX)
+	held, err := lock(h, unix.LOCK_EX)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer held.Close()
 	if used, err := leased(h); used || err != nil {
 		return err
 	}
@@ -392,7 +404,7 @@ func Teardown(h stage.Host) error {
 	if err != nil {
 		return err
 	}
-	if err := s.takeAway(); err != nil {
+	if err := s.takeAway(held); err != nil {
 		return err
 	}
 	// Who waited for the lock may make it again at once.
@@ -403,10 +415,13 @@ func Teardown(h stage.Host) error {
 }
 
 // takeAway undoes the host's part.
-func (s *hostState) takeAway() error {
+func (s *hostState) takeAway(held *os.File) error {
 	var errs []error
 	for _, c := range s.Chains {
-		errs = append(errs, c.Withdraw(s.Bridge))
+		errs = append(errs, c.Withdraw(s.Through))
+	}
+	for _, c := range s.Legacy {
+		errs = append(errs, legacy.Withdraw(c, s.Through, held))
 	}
 	if s.Table {
 		errs = append(errs, nft.Remove())
@@ -462,6 +477,13 @@ func check(h stage.Host, id, address string) error {
 	for _, c := range chains {
 		if ok, err := c.Accepts(h.Bridge); err != nil || !ok {
 			errs = append(errs, errors.Join(err, fmt.Errorf("chain %s of table %s drops what is forwarded, and our rules there %w", c.Name, c.Table, ErrMissing)))
+		}
+	}
+	old, err := legacy.Dropping()
+	errs = append(errs, err)
+	if old != "" {
+		if ok, err := legacy.Accepts(old, h.Bridge); err != nil || !ok {
+			errs = append(errs, errors.Join(err, fmt.Errorf("chain %s of iptables-legacy drops what is forwarded, and our rules there %w", old, ErrMissing)))
 		}
 	}
 	return errors.Join(errs...)

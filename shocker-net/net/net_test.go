@@ -1,11 +1,17 @@
 package net_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/testkit"
 )
@@ -166,6 +172,178 @@ func TestOthersDrop(t *testing.T) {
 	})
 }
 
+const (
+	legacyDrop   = "iptables-legacy -P FORWARD DROP; "
+	legacyDocker = "iptables-legacy -N DOCKER-USER; iptables-legacy -A DOCKER-USER -j RETURN; iptables-legacy -I FORWARD -j DOCKER-USER; "
+
+	ruleIn  = " -i bridge0 -m comment --comment shocker -j ACCEPT"
+	ruleOut = " -o bridge0 -m comment --comment shocker -j ACCEPT"
+)
+
+// legacyDiff is what has changed in the rules of iptables-legacy.
+func legacyDiff(t *testing.T, h *testkit.Host, before testkit.State) string {
+	t.Helper()
+	only := func(s testkit.State) testkit.State { return testkit.State{"iptables": s["iptables"]} }
+	return testkit.Diff(only(before), only(h.Snapshot(t)))
+}
+
+// TestLegacyDrops: so does one whose FORWARD chain of iptables-legacy drops,
+// whatever nftables says beside it.
+func TestLegacyDrops(t *testing.T) {
+	testkit.Requires(t, "iptables-legacy")
+	for _, test := range []struct{ name, rules, chain string }{
+		{"plain", legacyDrop, "FORWARD"},
+		{"others like ours", legacyDrop + "iptables-legacy -A FORWARD -i eth9 -m comment --comment shocker -j ACCEPT; " +
+			"iptables-legacy -A FORWARD -s 10.9.0.0/16" + ruleIn + "; iptables-legacy -A FORWARD -p tcp" + ruleOut +
+			"; iptables-legacy -A FORWARD ! -o bridge0 -p 253 -j ACCEPT; iptables-legacy -A FORWARD -i bridge0+ -m comment --comment shocker -j ACCEPT; iptables-legacy -A INPUT" + ruleIn, "FORWARD"},
+		{"Docker", legacyDrop + legacyDocker, "DOCKER-USER"},
+		{"beside nftables", legacyDrop + "iptables-nft -P FORWARD DROP", "FORWARD"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			on(t, func(t *testing.T, h *testkit.Host) {
+				must(t, h.Sh(t, outside+test.rules))
+				before := h.Snapshot(t)
+				want := "+ iptables: -A " + test.chain + ruleIn + "\n+ iptables: -A " + test.chain + ruleOut
+				for _, id := range []string{"ps_1", "ps_2"} {
+					out := must(t, net(t, h, "up", id))
+					must(t, h.Sh(t, "shocker-net exec "+id+" -- busybox ping -c 1 -W 5 192.0.2.2"))
+					if d := legacyDiff(t, h, before); d != want {
+						t.Errorf("iptables-legacy has\n%s; want\n%s", d, want)
+					}
+					if err := os.WriteFile("out", []byte(out), 0o600); err != nil {
+						t.Fatal(err)
+					}
+					must(t, h.Sh(t, "shocker-net check <out"))
+					// check misses what is lost, and it comes back.
+					must(t, h.Sh(t, "iptables-legacy -D "+test.chain+ruleIn+"; nft delete table inet shocker"))
+					if r := h.Sh(t, "shocker-net check <out"); r.Code != 1 || !strings.Contains(r.Stderr, "chain "+test.chain+" of iptables-legacy drops") {
+						t.Errorf("check without one of the rules: %+v", r)
+					}
+				}
+				must(t, net(t, h, "down", "ps_1", "ps_2"))
+				must(t, h.Sh(t, "shocker-net teardown; rm -r /run/shocker/ps_[12]; umount /run/shocker; rmdir /run/shocker"))
+				h.Settle(t, before)
+			})
+		})
+	}
+}
+
+// TestLegacyAccepts: where nothing drops, or where somebody has let the bridge
+// pass, nothing of ours gets into iptables-legacy, and no table is made.
+func TestLegacyAccepts(t *testing.T) {
+	testkit.Requires(t, "iptables-legacy")
+	for name, rules := range map[string]string{
+		"no table": "", "policy of another chain": "iptables-legacy -P INPUT DROP; iptables-legacy -t nat -S",
+		"theirs": legacyDrop + "iptables-legacy -A FORWARD -i bridge0 -j ACCEPT; iptables-legacy -A FORWARD -o bridge0 -m comment --comment mine -j ACCEPT",
+	} {
+		t.Run(name, func(t *testing.T) {
+			on(t, func(t *testing.T, h *testkit.Host) {
+				must(t, h.Sh(t, outside+rules))
+				before := h.Snapshot(t)
+				must(t, net(t, h, "up", "ps_1"))
+				must(t, h.Sh(t, "shocker-net exec ps_1 -- busybox ping -c 1 -W 5 192.0.2.2"))
+				if d := legacyDiff(t, h, before); d != "" {
+					t.Error(d)
+				}
+				must(t, net(t, h, "down", "ps_1"))
+				must(t, h.Sh(t, "shocker-net teardown; rm -r /run/shocker/ps_1; umount /run/shocker; rmdir /run/shocker"))
+				h.Settle(t, before)
+			})
+		})
+	}
+}
+
+// TestLegacyProgram: without a program that only root can have put there the
+// packets would be dropped: the container is refused, with what to do.
+func TestLegacyProgram(t *testing.T) {
+	testkit.Requires(t, "iptables-legacy")
+	on(t, func(t *testing.T, h *testkit.Host) {
+		must(t, h.Sh(t, legacyDrop+`
+			mkdir /run/sbin /run/sbin/upper /run/sbin/work theirs
+			mount -t overlay -o lowerdir=/usr/sbin,upperdir=/run/sbin/upper,workdir=/run/sbin/work sbin /usr/sbin
+			cp -P /usr/sbin/iptables-legacy /usr/sbin/xtables-legacy-multi theirs
+			rm /usr/sbin/iptables-legacy
+			chmod 777 theirs`))
+		for _, test := range []struct{ path, want string }{
+			{"$PATH", "no program iptables-legacy"},
+			{h.Dir + "/theirs:$PATH", h.Dir + "/theirs can be written by others"},
+		} {
+			r := h.Sh(t, "echo '"+record("ps_1")+"' | PATH="+test.path+" shocker-net up")
+			if r.Code != 1 || r.Stdout != "" || strings.Count(r.Stderr, "\n") != 1 {
+				t.Errorf("with PATH=%s: %+v; want one line", test.path, r)
+			}
+			for _, want := range []string{test.want, "FORWARD", "drops", "bridge0", "install it", "--network"} {
+				if !strings.Contains(r.Stderr, want) {
+					t.Errorf("with PATH=%s: %q; want %q in it", test.path, r.Stderr, want)
+				}
+			}
+		}
+		must(t, net(t, h, "up --network none", "ps_2"))
+		must(t, h.Sh(t, "chmod 755 theirs; echo '"+record("ps_3")+"' | PATH=$PWD/theirs:$PATH shocker-net up"))
+		if r := h.Sh(t, "echo '"+record("ps_4")+"' | SHOCKER_BRIDGE=br+ shocker-net up"); r.Code != 1 {
+			t.Errorf("another bridge beside a container: %+v", r)
+		}
+		must(t, net(t, h, "down", "ps_3"))
+		r := h.Sh(t, "shocker-net teardown")
+		if r.Code != 1 || !strings.Contains(r.Stderr, "withdraw rules from chain FORWARD") || !strings.Contains(r.Stderr, "no program") {
+			t.Errorf("teardown without the program: %+v", r)
+		}
+		must(t, h.Sh(t, "PATH=$PWD/theirs:$PATH shocker-net teardown"))
+		if r := h.Sh(t, "echo '"+record("ps_4")+"' | SHOCKER_BRIDGE=br+ shocker-net up"); r.Code != 1 || !strings.Contains(r.Stderr, "br+") || !strings.Contains(r.Stderr, "SHOCKER_BRIDGE") {
+			t.Errorf("a bridge whose name is a pattern: %+v", r)
+		}
+		must(t, h.Sh(t, "shocker-net teardown; umount /usr/sbin"))
+		if rules := h.Snapshot(t)["iptables"]; len(rules) != 3 {
+			t.Errorf("rules are left: %q", rules)
+		}
+	})
+}
+
+// TestLegacyKilled: the program that goes on after we are killed is waited for
+// by gc, which takes its rules away.
+func TestLegacyKilled(t *testing.T) {
+	testkit.Requires(t, "iptables-legacy")
+	testkit.Run(t, testkit.Options{}, func(t *testing.T, h *testkit.Host) {
+		t.Chdir(h.Dir)
+		must(t, h.Sh(t, legacyDrop+`mkdir slow; cat >slow/iptables-legacy <<-EOF
+			#!/bin/sh
+			[ ! -e $PWD/kill\$5 ] || kill -9 \$PPID
+			while [ -e $PWD/kill\$5 ]; do sleep 0.05; done
+			exec /usr/sbin/iptables-legacy "\$@"
+			EOF
+			chmod 755 slow/iptables-legacy`))
+		must(t, h.Sh(t, "shocker gc")) // makes the store's directories
+		before := h.Snapshot(t)
+		for _, when := range []string{"-o", "-i"} {
+			r := h.Sh(t, "echo '"+record("ps_1")+"' >records; touch kill"+when+"; PATH=$PWD/slow:$PATH shocker-net up <records")
+			if r.Code != 137 {
+				t.Fatalf("killed before %s: %+v; want 137", when, r)
+			}
+			gc := exec.Command("shocker", "gc")
+			if err := gc.Start(); err != nil {
+				t.Fatal(err)
+			}
+			testkit.Eventually(t, 10*time.Second, func() error { return locking(gc.Process.Pid) })
+			must(t, h.Sh(t, "rm kill*"))
+			if err := gc.Wait(); err != nil {
+				t.Error(err)
+			}
+			h.Settle(t, before)
+		}
+	})
+}
+
+// locking returns nil once the process waits for a lock.
+func locking(pid int) error {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/syscall", pid))
+	for _, file := range threads {
+		if call, _ := os.ReadFile(file); strings.HasPrefix(string(call), fmt.Sprintf("%d ", unix.SYS_FLOCK)) {
+			return nil
+		}
+	}
+	return errors.Join(err, fmt.Errorf("process %d waits for no lock", pid))
+}
+
 func TestSubnet(t *testing.T) {
 	on(t, func(t *testing.T, h *testkit.Host) {
 		must(t, h.Sh(t, "ip link add b9 type bridge; ip link set b9 up; ip addr add 10.7.0.1/16 dev b9; ip route add 10.9.9.0/24 via 10.7.0.9"))
@@ -239,8 +417,8 @@ func TestOthersBridge(t *testing.T) {
 		must(t, h.Sh(t, "shocker-net teardown; rm -r /run/shocker/ps_1; umount /run/shocker; rmdir /run/shocker"))
 		h.Settle(t, before)
 
-		// One with just our address is used, and stays.
-		must(t, h.Sh(t, "ip addr add 10.0.0.1/24 dev bridge0"))
+		// One with just our address is used, and stays. Our rules go.
+		must(t, h.Sh(t, "ip addr add 10.0.0.1/24 dev bridge0; iptables -P FORWARD DROP"))
 		before = h.Snapshot(t)
 		must(t, net(t, h, "up", "ps_1"))
 		must(t, net(t, h, "down", "ps_1"))

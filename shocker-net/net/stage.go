@@ -90,11 +90,11 @@ func (h *handler) Up(_ context.Context, r *record.Record) (retErr error) {
 	}()
 	var subnet network
 	if mode == modeBridge {
-		n, release, err := hold(h.host)
+		n, held, err := hold(h.host)
 		if err != nil {
 			return err
 		}
-		defer release() // by then the lease keeps it
+		defer held.Close() // by then the lease keeps it
 		subnet = n
 	}
 	var kinds []uint64
