@@ -3,6 +3,8 @@ package container
 import (
 	"errors"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -44,6 +46,34 @@ func TestLabels(t *testing.T) {
 	p.Args, p.ApparmorProfile = []string{"true"}, "nosuch-profile"
 	if _, err := execute(c, &p, Options{}); err == nil {
 		t.Error("a profile that does not exist: no error")
+	}
+	if !appArmor() {
+		return
+	}
+	const name = "shocker-test"
+	profile := "profile " + name + " flags=(attach_disconnected,mediate_deleted) { file, capability, deny /secret r, }"
+	parse := func(action string) {
+		cmd := exec.Command("/usr/sbin/apparmor_parser", "--skip-cache", action)
+		cmd.Stdin = strings.NewReader(profile)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("apparmor_parser %s: %v: %s", action, err, out)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(root, "secret"), []byte("told\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	parse("--replace")
+	defer parse("--remove")
+	for profile, want := range map[string]string{"unconfined": "unconfined\ntold\n", name: name + " (enforce)\n"} {
+		spec := config(root, "sh", "-c", "cat /proc/self/attr/current /secret; true")
+		spec.Process.ApparmorProfile = profile
+		if o, err := run(t, spec, nil); err != nil || o.out != want {
+			t.Errorf("under profile %s: %q, %v; want %q", profile, o.out, err, want)
+		}
+		p.Args, p.ApparmorProfile = []string{"cat", "/secret"}, profile
+		if out, err := execute(c, &p, Options{}); err != nil || (out == "told") != (profile != name) {
+			t.Errorf("a program of its own under profile %s: %q, %v", profile, out, err)
+		}
 	}
 }
 
