@@ -6,19 +6,27 @@ import (
 	"testing"
 )
 
+const containerdSocket = "/run/containerd-test.sock"
+
+// serveContainerd starts a containerd.
+func (s *setting) serveContainerd() {
+	s.Helper()
+	config := filepath.Join(s.dir, "config.toml")
+	text := "version = 2\nroot = \"" + s.dir + "/containerd\"\nstate = \"/run/containerd-test\"\n" +
+		"disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = \"" + containerdSocket + "\"\n"
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		s.Fatal(err)
+	}
+	s.serve("ctr --address "+containerdSocket+" version", "containerd", "--config", config)
+}
+
 // containerd of its own, by its command line ctr. Containers get its own
 // default config, without a network.
 var containerd = engine{
 	name:  "containerd",
 	needs: []string{"containerd", "ctr", "umoci", "script"},
 	start: func(s *setting, root string) {
-		config := filepath.Join(s.dir, "config.toml")
-		text := "version = 2\nroot = \"" + s.dir + "/data\"\nstate = \"/run/containerd-test\"\n" +
-			"disabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = \"/run/containerd-test.sock\"\n"
-		if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
-			s.Fatal(err)
-		}
-		s.serve("e version", "containerd", "--config", config)
+		s.serveContainerd()
 		s.must(`cd "$2"
 			umoci init --layout oci
 			umoci new --image oci:bb
@@ -27,7 +35,7 @@ var containerd = engine{
 			e image tag bb:bb docker.io/library/bb:latest`, root, s.dir)
 	},
 	first: `run --rm bb $N echo started`,
-	e:     `exec ctr --address /run/containerd-test.sock "$@"`,
+	e:     "exec ctr --address " + containerdSocket + ` "$@"`,
 	run: `flags=()
 		while [[ $1 == -* ]]; do
 			flags+=("$1")

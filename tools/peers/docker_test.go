@@ -3,21 +3,23 @@ package peers
 import "testing"
 
 // dockerd of its own, with both runtimes. The client is Debian's, as the
-// daemon is.
+// daemon is; so is containerd, for which a dockerd that starts it itself waits
+// 15 s only.
 var docker = engine{
 	name:  "docker",
-	needs: []string{"dockerd", "docker", "containerd", "script", "iptables"},
+	needs: []string{"dockerd", "docker", "containerd", "ctr", "script", "iptables"},
 	start: func(s *setting, root string) {
 		s.Setenv("DOCKER_HOST", "unix:///run/docker.sock")
 		args := []string{
 			"--data-root", s.dir + "/data", "--exec-root", "/run/docker", "--pidfile", "/run/docker.pid",
-			"--host", "unix:///run/docker.sock",
+			"--host", "unix:///run/docker.sock", "--containerd", containerdSocket,
 		}
 		for _, r := range []string{reference, candidate} {
 			if r != "runc" { // it has that one by itself
 				args = append(args, "--add-runtime", r+"="+path(s.T, r))
 			}
 		}
+		s.serveContainerd()
 		s.serve("e version", "dockerd", args...)
 		s.must(`tar -C "$1" -c . | e import - bb`, root)
 	},
