@@ -69,6 +69,11 @@ install_engines() {
 	return $status
 }
 
+# other_cgroups is the version of cgroups that this machine has not.
+other_cgroups() {
+	if [[ -e /sys/fs/cgroup/cgroup.controllers ]]; then echo v1; else echo v2; fi
+}
+
 # table prints that of conformance (program) or engines (engine), whose rows
 # are in FILE.
 table() { # program|engine FILE
