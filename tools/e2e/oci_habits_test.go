@@ -77,3 +77,23 @@ func TestOCICallersTerminal(t *testing.T) {
 		}
 	})
 }
+
+// TestOCIReadOnlyTmpfs: what belongs on a tmpfs gets there before it becomes
+// read-only.
+func TestOCIReadOnlyTmpfs(t *testing.T) {
+	const ro = `.mounts |= map(if .destination == "/dev" then .options += ["ro"] else . end)
+		| .mounts += [{destination: "/run", type: "tmpfs", source: "tmpfs", options: ["ro"]},
+			{destination: "/run/in/it", type: "bind", source: "/etc", options: ["bind"]},
+			{destination: "/srv", type: "tmpfs", source: "tmpfs", options: ["ro", "tmpcopyup"]},
+			{destination: "/mnt", type: "tmpfs", source: "tmpfs", options: ["ro"]},
+			{destination: "/mnt", type: "tmpfs", source: "tmpfs", options: ["remount", "rw"]}]
+		| .process.cwd = "/run/work" | .linux.devices = [{path: "/run/mydev", type: "c", major: 1, minor: 3}]`
+	const look = `program sh -c 'pwd; for d in /dev /run /srv /mnt; do touch $d/x 2>/dev/null && echo $d is writable; done; test -c /run/mydev -a -e /run/in/it/passwd -a -d /dev/pts && echo all there'; oci run -b bundle one`
+	const want = "/run/work\n/mnt is writable\nall there\n"
+	habits(t,
+		habit{`edit '` + ro + `'; ` + look, want},
+		habit{`chmod 755 . bundle; edit '` + ro + ` | del(.linux.devices) | .linux.namespaces += [{type: "user"}]
+			| .linux.uidMappings = [{hostID: 100000, containerID: 0, size: 65536}] | .linux.gidMappings = .linux.uidMappings'
+			program sh -c 'pwd; for d in /dev /run /srv /mnt; do touch $d/x 2>/dev/null && echo $d is writable; done; test -e /run/in/it/passwd -a -d /dev/pts && echo all there'; oci run -b bundle one`, want},
+	)
+}

@@ -110,6 +110,7 @@ func (b *builder) mounts(m *mounts) (proc, pts any) {
 			pts = tree
 		}
 		if a.fs.long() {
+			a.attached = tree
 			continue
 		}
 		at := b.inPlace(a.place, len(a.place.elems), unix.O_PATH)
@@ -119,8 +120,9 @@ func (b *builder) mounts(m *mounts) (proc, pts any) {
 		}
 		b.attach("mount on "+a.dest, tree, at)
 		if !ordered {
-			b.renew(a.dest, a.tree, at)
+			tree = b.renew(a.dest, a.tree, at)
 		}
+		a.attached = tree
 	}
 	b.looseNodes(m)
 	return proc, pts
@@ -145,12 +147,22 @@ func (b *builder) copyMount(dest string, tree *os.File) *spawn.Step {
 // renew puts a copy into the place of a mount that the parent has made. Since
 // kernel 6.8 mountinfo lists mounts in the order in which they were made, and
 // there the record's order is looked for, by runtime-tools for one.
-func (b *builder) renew(dest string, tree *os.File, at any) {
+func (b *builder) renew(dest string, tree *os.File, at any) *spawn.Step {
 	again := b.copyMount(dest, tree)
 	b.Call("enter "+dest, unix.SYS_FCHDIR, tree)
 	b.Call("unmount "+dest, unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
 	b.attach("mount again on "+dest, again, at)
 	b.Call("enter the root again", unix.SYS_FCHDIR, b.root)
+	return again
+}
+
+// seal makes those mounts read-only that had to wait for it.
+func (b *builder) seal(m *mounts) {
+	for _, a := range m.list {
+		if a.readonly {
+			b.setAttr("make "+a.dest+" read-only", a.attached, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+		}
+	}
 }
 
 // mask covers a path: a file with /dev/null, a directory with an empty

@@ -42,8 +42,7 @@ func (m *mounts) tmpfs(a *attachment, o *mountOptions) error {
 	return m.copyUp(a, o, covered, onDisk)
 }
 
-// copyUp makes the tmpfs and fills it. It gets its attributes last: it may be
-// read-only.
+// copyUp makes the tmpfs and fills it.
 func (m *mounts) copyUp(a *attachment, o *mountOptions, from *os.File, onDisk bool) (err error) {
 	if a.tree, err = newMount("tmpfs", "tmpfs", a.fs.data, 0); err != nil {
 		return err

@@ -24,6 +24,10 @@ func (m *mounts) fileSystem(a *attachment, mnt specs.Mount, o *mountOptions) (er
 	// What is recursive for a tree holds for a new mount.
 	o.set, o.clear = o.set&^o.recClear|o.recSet, o.clear|o.recClear
 	o.data = withMountLabel(mnt.Type, o.data, m.label)
+	if mnt.Type == "tmpfs" {
+		a.readonly = o.set&unix.MOUNT_ATTR_RDONLY != 0
+		o.set &^= unix.MOUNT_ATTR_RDONLY
+	}
 	a.fs = fileSystem{kind: mnt.Type, source: mnt.Source, data: o.data, set: o.set, propagation: o.propagation}
 	if a.fs.source == "" {
 		a.fs.source = "none"

@@ -31,6 +31,10 @@ type attachment struct {
 	// mapped tells that the tree gets the id mappings of the container's user
 	// namespace, once that is there.
 	mapped, mappedRec bool
+	// readonly is a tmpfs that is made read-only once all that belongs on it
+	// is there: places of later mounts, device nodes, the working directory.
+	readonly bool
+	attached any // the mount in its place
 }
 
 // fileSystem is one that the child makes.
@@ -114,9 +118,14 @@ func (m *mounts) add(mnt specs.Mount, nodes []node) (err error) {
 	switch {
 	case o.remount:
 		a.remount = o
+		if o.clear&unix.MOUNT_ATTR_RDONLY != 0 {
+			m.writable(mnt.Destination)
+		}
 	case isBind(mnt, o):
 		err = m.bind(a, mnt, o)
 	case mnt.Type == "tmpfs" && dev:
+		a.readonly = o.set&unix.MOUNT_ATTR_RDONLY != 0
+		o.set &^= unix.MOUNT_ATTR_RDONLY
 		o.data = withMountLabel(mnt.Type, o.data, m.label)
 		a.tree, err = makeDev(o, nodes, m.maps, m.terminal)
 		m.dev = true
@@ -129,6 +138,15 @@ func (m *mounts) add(mnt specs.Mount, nodes []node) (err error) {
 		return errors.Join(err, a.close())
 	}
 	return m.append(a)
+}
+
+// writable takes back that an earlier tmpfs is to be read-only.
+func (m *mounts) writable(dest string) {
+	for _, a := range m.list {
+		if path.Clean(a.dest) == path.Clean(dest) {
+			a.readonly = false
+		}
+	}
 }
 
 // append finds the place of a mount and puts it into the list.

@@ -139,6 +139,7 @@ func (c *Container) steps(b *builder) error {
 		return fmt.Errorf("working directory: %w", err)
 	}
 	b.makePlace(cwd, false)
+	b.seal(s.m)
 	if c.spec.Root.Readonly {
 		b.setAttr("make the root read-only", b.root, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
 	}
