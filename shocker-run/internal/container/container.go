@@ -375,6 +375,9 @@ func (c *Container) furnish() error {
 	if err := c.joinGroup(pid, 0); err != nil {
 		return err
 	}
+	if err := setAffinity(pid, allCPUs()); err != nil {
+		return err
+	}
 	if c.o.OwnStdio != nil {
 		uid, gid, err := s.maps.host(c.spec.Process.User.UID, c.spec.Process.User.GID)
 		if err == nil {

@@ -93,11 +93,16 @@ func (c *Container) attachExec(init int, affinity *specs.CPUAffinity) error {
 		return err
 	}
 	pid := c.proc.Pid()
-	if err := setAffinity(pid, initial); err != nil {
-		return err
+	if len(initial) > 0 {
+		if err := setAffinity(pid, initial); err != nil {
+			return err
+		}
 	}
 	if err := c.joinGroup(pid, init); err != nil {
 		return err
+	}
+	if len(final) == 0 {
+		final = allCPUs()
 	}
 	return setAffinity(pid, final)
 }

@@ -2,6 +2,7 @@ package container
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"unsafe"
 
@@ -113,11 +114,12 @@ func parseAffinity(a *specs.CPUAffinity) (initial, final []uint64, err error) {
 	return initial, final, nil
 }
 
-// setAffinity lets a process run on the CPUs of the mask; on any if that is nil.
+// allCPUs is what the kernel cuts down to those that a process may have: a
+// container's are those of its cpuset, not those that our caller was bound to.
+func allCPUs() []uint64 { return slices.Repeat([]uint64{math.MaxUint64}, maxListed/64) }
+
+// setAffinity lets a process run on the CPUs of the mask.
 func setAffinity(pid int, mask []uint64) error {
-	if len(mask) == 0 {
-		return nil
-	}
 	mask = slices.Clone(mask)
 	_, _, errno := unix.RawSyscall(unix.SYS_SCHED_SETAFFINITY, uintptr(pid), uintptr(8*len(mask)), uintptr(unsafe.Pointer(&mask[0])))
 	if errno != 0 {
