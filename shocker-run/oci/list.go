@@ -40,6 +40,11 @@ func (t *tool) listCommands() []*cli.Command {
 				if err := arguments(c, 0, 0); err != nil {
 					return err
 				}
+				if c.IsSet("root") { // a root that is mistyped is not empty
+					if _, err := os.Stat(t.root); err != nil {
+						return fmt.Errorf("list containers: %w", err)
+					}
+				}
 				return t.list(c.String("format"), c.Bool("quiet"))
 			},
 		},
@@ -126,7 +131,9 @@ func (t *tool) list(format string, quiet bool) error {
 		case errors.Is(b.load(), ErrNotExist): // gone meanwhile
 		default: // the others can be listed all the same
 			msg := fmt.Sprintf("%s is left out: %v", b.ID, err)
-			fmt.Fprintf(t.io.Err, "%s: %s\n", Name, applet.Escape(msg))
+			if t.log.w != nil {
+				t.log.say(msg)
+			}
 			t.log.warn(msg)
 		}
 	}

@@ -15,9 +15,10 @@ import (
 // logger writes messages as engines read them: a line of JSON with level, msg
 // and time, or the same as text.
 type logger struct {
-	w     io.Writer // nil: none is asked for
-	json  bool
-	debug bool
+	w      io.Writer // nil: none is asked for
+	stderr io.Writer
+	json   bool
+	debug  bool
 }
 
 func (l *logger) open(path, format string, debug bool, stderr io.Writer) error {
@@ -28,7 +29,7 @@ func (l *logger) open(path, format string, debug bool, stderr io.Writer) error {
 	default:
 		return applet.Usagef("--log-format %q: want text or json", format)
 	}
-	l.debug = debug
+	l.debug, l.stderr = debug, stderr
 	if debug {
 		l.w = stderr
 	}
@@ -62,10 +63,19 @@ func (l *logger) debugf(format string, a ...any) {
 	}
 }
 
+// warn tells of something that somebody asked for and does not get, or that
+// went wrong and stops nothing.
 func (l *logger) warn(msg string) {
-	if l.w != nil {
-		l.write("warning", msg)
+	if l.w == nil {
+		l.say(msg)
+		return
 	}
+	l.write("warning", msg)
+}
+
+// say warns whoever looks at stderr.
+func (l *logger) say(msg string) {
+	fmt.Fprintf(l.stderr, "%s: warning: %s\n", Name, applet.Escape(msg))
 }
 
 func (l *logger) write(level, msg string) {

@@ -26,6 +26,8 @@ var capNames = [...]string{
 // caps are the five sets of a process, a bit for each capability.
 type caps struct {
 	bounding, effective, permitted, inheritable, ambient uint64
+
+	unraised uint64 // ambient ones that are asked for and cannot be
 }
 
 // parseCaps reads the sets of a record. Those that are unknown or not to be
@@ -60,7 +62,8 @@ func parseCaps(c *specs.LinuxCapabilities, available uint64) (sets *caps, refuse
 	if extra := sets.effective &^ sets.permitted; extra != 0 {
 		return nil, nil, fmt.Errorf("%w: capabilities %s are effective but not permitted", ErrInvalid, capList(extra))
 	}
-	sets.ambient &= sets.permitted & sets.inheritable
+	sets.unraised = sets.ambient &^ (sets.permitted & sets.inheritable)
+	sets.ambient &^= sets.unraised
 	return sets, refused, nil
 }
 
@@ -103,6 +106,9 @@ func (c *Container) capabilities(userns bool) (err error) {
 	s.caps, refused, err = parseCaps(c.spec.Process.Capabilities, available)
 	if len(refused) > 0 {
 		c.warn(fmt.Errorf("capabilities that are unknown or not to be had are left out: %q", refused))
+	}
+	if err == nil && s.caps.unraised != 0 {
+		c.warn(fmt.Errorf("can't raise ambient capability %s: only what is permitted and inheritable can be ambient", capList(s.caps.unraised)))
 	}
 	return err
 }
