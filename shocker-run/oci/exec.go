@@ -27,6 +27,7 @@ func (t *tool) execCommands() []*cli.Command {
 			&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "do not wait for its end"},
 			&cli.StringFlag{Name: "console-socket", Usage: "send the terminal's master to the unix socket at `PATH`"},
 			&cli.StringFlag{Name: "pid-file", Usage: "write the pid of the process to `FILE`"},
+			&cli.StringFlag{Name: "pidfd-socket", Usage: "send a pidfd of the process to the unix socket at `PATH`"},
 			&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "give it a terminal"},
 			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "`UID[:GID]`"},
 			&cli.Int64SliceFlag{Name: "additional-gids", Aliases: []string{"g"}, Usage: "further groups: `GID`"},
@@ -103,7 +104,10 @@ func (t *tool) execute(c *cli.Context) (_ int, retErr error) {
 	}
 	o := b.options()
 	o.Group, o.IntoFrozen = g.Group, c.Bool("ignore-paused")
-	o.Below, o.HoldIn = below(c.StringSlice("cgroup")), ""
+	if o.Below, err = below(c.StringSlice("cgroup")); err != nil {
+		return 0, err
+	}
+	o.HoldIn = ""
 	io.give(&o)
 	t.log.debugf("exec in %s: %q", b.ID, p.Args)
 	box, err := container.Exec(c.Context, spec, p, b.Process.Pid, pidfd, o)
@@ -112,6 +116,9 @@ func (t *tool) execute(c *cli.Context) (_ int, retErr error) {
 	}
 	defer box.Close()
 	err = io.connect(box.Console, p.ConsoleSize)
+	if err == nil {
+		err = io.identify(box)
+	}
 	if err == nil {
 		err = writePidFile(c.String("pid-file"), box.Pid())
 	}
@@ -132,18 +139,21 @@ func (t *tool) execute(c *cli.Context) (_ int, retErr error) {
 
 // below reads the groups to join: of the controllers named before a colon, or
 // of all.
-func below(groups []string) map[string]string {
+func below(groups []string) (map[string]string, error) {
 	all := make(map[string]string)
 	for _, g := range groups {
 		controllers, path, named := strings.Cut(g, ":")
 		if !named {
 			controllers, path = "", g
 		}
+		if slices.Contains(strings.Split(path, "/"), "..") {
+			return nil, applet.Usagef("--cgroup: bad sub cgroup path %q: it must not climb out of the container's cgroup", path)
+		}
 		for c := range strings.SplitSeq(controllers, ",") {
 			all[c] = path
 		}
 	}
-	return all
+	return all, nil
 }
 
 // execProcess is the process that the command line asks for.
@@ -188,7 +198,8 @@ func execProcess(c *cli.Context, spec *specs.Spec) (*specs.Process, error) {
 	return p, nil
 }
 
-// addCaps adds capabilities to all sets but the ambient one.
+// addCaps adds capabilities to all sets but the inheritable one, and to the
+// ambient one those that are inheritable already: the kernel wants that.
 func addCaps(c *specs.LinuxCapabilities, names []string) *specs.LinuxCapabilities {
 	sets := &specs.LinuxCapabilities{}
 	if c != nil {
@@ -196,6 +207,12 @@ func addCaps(c *specs.LinuxCapabilities, names []string) *specs.LinuxCapabilitie
 	}
 	for _, set := range []*[]string{&sets.Bounding, &sets.Effective, &sets.Permitted} {
 		*set = append(slices.Clone(*set), names...)
+	}
+	sets.Ambient = slices.Clone(sets.Ambient)
+	for _, name := range names {
+		if slices.Contains(sets.Inheritable, name) {
+			sets.Ambient = append(sets.Ambient, name)
+		}
 	}
 	return sets
 }

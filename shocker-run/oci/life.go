@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -29,6 +30,7 @@ var createFlags = []cli.Flag{
 	&cli.StringFlag{Name: "bundle", Aliases: []string{"b"}, Usage: "`DIR` of config.json (default: here)"},
 	&cli.StringFlag{Name: "console-socket", Usage: "send the terminal's master to the unix socket at `PATH`"},
 	&cli.StringFlag{Name: "pid-file", Usage: "write the pid of the container's process to `FILE`"},
+	&cli.StringFlag{Name: "pidfd-socket", Usage: "send a pidfd of the container's process to the unix socket at `PATH`"},
 	&cli.IntFlag{Name: "preserve-fds", Usage: "pass on `N` descriptors from 3 up"},
 	&cli.BoolFlag{Name: "no-pivot", Usage: "change the root by chroot, where pivot_root cannot be (on a ramdisk)"},
 	&cli.BoolFlag{Name: "no-new-keyring", Usage: "leave the program in the caller's session keyring"},
@@ -161,6 +163,9 @@ func (t *tool) create(c *cli.Context, hold bool) (_ *creation, retErr error) {
 		}
 	}()
 	if err := n.io.connect(n.c.Console, spec.Process.ConsoleSize); err != nil {
+		return nil, err
+	}
+	if err := n.io.identify(n.c); err != nil {
 		return nil, err
 	}
 	n.Process = n.c.Identity
@@ -334,8 +339,15 @@ func (b *box) kill(ctx context.Context, name string, all bool) error {
 	if pidfd != nil {
 		defer pidfd.Close()
 	}
-	if all {
-		return b.signalAll(ctx, sig)
+	if all || sig == unix.SIGKILL && b.sharesPIDs() {
+		// Without a pid namespace of its own the others do not end with the first.
+		left, err := b.left()
+		if err != nil {
+			return err
+		}
+		if all || left {
+			return b.signalAll(ctx, sig)
+		}
 	}
 	if status == specs.StateStopped {
 		return ErrNotRunning
@@ -351,6 +363,24 @@ func (b *box) kill(ctx context.Context, name string, all bool) error {
 		return b.thaw() // on cgroup v1 a frozen process does not die
 	}
 	return nil
+}
+
+// sharesPIDs says whether the container lives in a pid namespace that is not
+// its own. Of one whose config cannot be read that is not known.
+func (b *box) sharesPIDs() bool {
+	spec, err := b.spec()
+	return err == nil && spec.Linux != nil &&
+		!slices.Contains(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.PIDNamespace})
+}
+
+// left says whether there are processes in the container's cgroup.
+func (b *box) left() (bool, error) {
+	g, err := b.group()
+	if err != nil {
+		return false, err
+	}
+	pids, err := g.Procs()
+	return len(pids) > 0, err
 }
 
 // signalAll sends a signal to every process in the container's cgroup.

@@ -22,12 +22,13 @@ type stdio struct {
 	child   [3]*os.File
 	files   []*os.File       // from 3 up
 	sockets int              // how many of them are to listen on
-	socket  int              // -1: none
+	socket  int              // for a terminal's master; -1: none
+	pidfd   int              // socket for the process's pidfd; -1: none
 	streams *streams.Streams // of a terminal that we relay
 }
 
 func (t *tool) stdio(c *cli.Context, terminal, detach bool) (*stdio, error) {
-	s := &stdio{socket: -1}
+	s := &stdio{socket: -1, pidfd: -1}
 	path := c.String("console-socket")
 	if (path != "") != (terminal && detach) {
 		if path == "" {
@@ -38,7 +39,7 @@ func (t *tool) stdio(c *cli.Context, terminal, detach bool) (*stdio, error) {
 	var err error
 	switch {
 	case path != "":
-		s.socket, err = dial(path)
+		s.socket, err = dial("console socket", path)
 	case terminal:
 		var caller *os.File
 		if caller, err = t.terminal(); err == nil {
@@ -49,6 +50,9 @@ func (t *tool) stdio(c *cli.Context, terminal, detach bool) (*stdio, error) {
 	}
 	if err == nil {
 		err = s.preserve(c.Int("preserve-fds"))
+	}
+	if path := c.String("pidfd-socket"); err == nil && path != "" {
+		s.pidfd, err = dial("pidfd socket", path)
 	}
 	return s, err
 }
@@ -100,13 +104,13 @@ func (s *stdio) give(o *container.Options) {
 }
 
 // dial connects to an engine's socket, before anything is made.
-func dial(path string) (int, error) {
+func dial(what, path string) (int, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
 	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
-		return -1, errors.Join(fmt.Errorf("connect to the console socket %s: %w", path, err), unix.Close(fd))
+		return -1, errors.Join(fmt.Errorf("connect to the %s %s: %w", what, path, err), unix.Close(fd))
 	}
 	return fd, nil
 }
@@ -152,8 +156,31 @@ func (s *stdio) connect(master *os.File, size *specs.Box) error {
 		return s.streams.Resize()
 	}
 	defer master.Close()
-	name := []byte("/dev/ptmx")
-	raw, err := master.SyscallConn()
+	if err := send(s.socket, "/dev/ptmx", master); err != nil {
+		return fmt.Errorf("send the terminal to the console socket: %w", err)
+	}
+	return nil
+}
+
+// identify sends the process's pidfd to whoever wants to signal and wait for
+// that process, and no later one with its pid.
+func (s *stdio) identify(c *container.Container) error {
+	if s.pidfd < 0 {
+		return nil
+	}
+	pidfd, err := c.Pidfd()
+	if err == nil {
+		err = send(s.pidfd, "pidfd", pidfd)
+	}
+	if err != nil {
+		return fmt.Errorf("send the pidfd to its socket: %w", err)
+	}
+	return nil
+}
+
+// send sends a descriptor with a name for it.
+func send(socket int, name string, f *os.File) error {
+	raw, err := f.SyscallConn()
 	if err != nil {
 		return err
 	}
@@ -162,20 +189,19 @@ func (s *stdio) connect(master *os.File, size *specs.Box) error {
 		// What is received is blocking for an engine that does not expect else.
 		sendErr = errors.Join(
 			unix.SetNonblock(int(fd), false),
-			unix.Sendmsg(s.socket, name, unix.UnixRights(int(fd)), nil, 0),
+			unix.Sendmsg(socket, []byte(name), unix.UnixRights(int(fd)), nil, 0),
 		)
 	})
-	if err = errors.Join(err, sendErr); err != nil {
-		return fmt.Errorf("send the terminal to the console socket: %w", err)
-	}
-	return nil
+	return errors.Join(err, sendErr)
 }
 
 // close lets go of what is not the program's.
 func (s *stdio) close() {
-	if s.socket >= 0 {
-		_ = unix.Close(s.socket) // nothing is written to it any more
-		s.socket = -1
+	for _, fd := range []*int{&s.socket, &s.pidfd} {
+		if *fd >= 0 {
+			_ = unix.Close(*fd) // nothing is written to it any more
+			*fd = -1
+		}
 	}
 	if s.streams != nil {
 		_ = s.streams.Close()

@@ -1,11 +1,17 @@
 package e2e
 
 import (
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/testkit"
 )
@@ -75,6 +81,91 @@ func TestOCICallersTerminal(t *testing.T) {
 		if left, err := filepath.Glob("oci/*"); err != nil || len(left) > 0 {
 			t.Errorf("without a terminal: left %q, %v", left, err)
 		}
+	})
+}
+
+// TestOCIHabits is what else users and suites of other runtimes expect.
+func TestOCIHabits(t *testing.T) {
+	const procs = `cat /sys/fs/cgroup/pids/one/cgroup.procs /sys/fs/cgroup/one/cgroup.procs 2>/dev/null`
+	const shared = `edit '.linux.namespaces -= [{type: "pid"}]'; oci run -d --pid-file pid -b bundle one; oci exec -d one sleep 999; ` + procs + ` | wc -l; `
+	habits(t,
+		// Without a pid namespace of its own a killed container leaves nobody.
+		habit{shared + `oci kill one KILL; wait_for is one stopped; wait_for [ -z "$(` + procs + `)" ]; oci kill one KILL || echo none left`, "2\nnone left\n"},
+		habit{shared + `oci kill one TERM; kill -9 $(cat pid); wait_for is one stopped; oci kill one TERM || echo first gone; oci kill one 9 && wait_for [ -z "$(` + procs + `)" ] && echo all gone`, "2\nfirst gone\nall gone\n"},
+		// A group below the container's is below it, and is one that there is.
+		habit{`oci run -d -b bundle one; for g in .. a/../../b nosuch whaaat:/ pids:../one; do oci exec --cgroup $g one true 2>err; echo $?; done; grep -c whaaat err; oci exec --cgroup / one echo in`, "255\n255\n255\n255\n255\n0\nin\n"},
+		habit{`shocker-oci --root nosuch list -q 2>err || grep -o 'no such file or directory' err`, "no such file or directory\n"},
+		// Warnings are seen where no log is asked for.
+		habit{
+			`edit '.process.capabilities.ambient = ["CAP_KILL"] | .process.capabilities.bounding += ["CAP_NOSUCH"]'; program true
+			shocker-oci --root oci run -b bundle one 2>&1 | sed 's/: .*: /: /; s/[a-z]*er-oci/oci/'; oci run -b bundle one 2>&1; grep -c '"warning"' log`,
+			"oci: [\"CAP_NOSUCH\"]\noci: only what is permitted and inheritable can be ambient\n2\n",
+		},
+		// What is inheritable is ambient as well, or another user would not have it.
+		habit{`edit '.process.capabilities.inheritable = ["CAP_CHOWN"] | .process.capabilities.bounding += ["CAP_CHOWN"]'; oci run -d -b bundle one
+			oci exec -u 1000 --cap CAP_CHOWN one grep -e CapEff -e CapAmb /proc/self/status | tr -s '\t0' ' '`, "CapEff: 1\nCapAmb: 1\n"},
+		// The CPUs of a container are those of its cpuset, not its caller's.
+		habit{`edit 'del(.linux.resources)'; oci run -d -b bundle two; all=$(oci exec two nproc); oci delete -f two; program nproc
+			[ $(taskset -c 0 shocker-oci --root oci run -b bundle one) = $all ] && program sleep 1000 && oci run -d -b bundle one
+			[ $(taskset -c 0 shocker-oci --root oci exec one nproc) = $all ] && echo as many`, "as many\n"},
+	)
+}
+
+// TestOCIPidfdSocket gives an engine a name for the process that is not used
+// again.
+func TestOCIPidfdSocket(t *testing.T) {
+	onOCI(t, func(t *testing.T, h *testkit.Host, oci func(string) testkit.Result) {
+		listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: "socket"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		pidOf := func() string {
+			if err := listener.SetDeadline(time.Now().Add(testkit.Patience(20 * time.Second))); err != nil {
+				t.Fatal(err)
+			}
+			conn, err := listener.AcceptUnix()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			oob := make([]byte, unix.CmsgSpace(4))
+			_, n, _, _, err := conn.ReadMsgUnix(make([]byte, 64), oob)
+			if err != nil {
+				t.Fatal(err)
+			}
+			messages, err := unix.ParseSocketControlMessage(oob[:n])
+			if err != nil || len(messages) != 1 {
+				t.Fatal(messages, err)
+			}
+			fds, err := unix.ParseUnixRights(&messages[0])
+			if err != nil || len(fds) != 1 {
+				t.Fatal(fds, err)
+			}
+			defer unix.Close(fds[0])
+			info, err := os.ReadFile(fmt.Sprint("/proc/self/fdinfo/", fds[0]))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, rest, _ := strings.Cut(string(info), "\nPid:\t")
+			pid, _, _ := strings.Cut(rest, "\n")
+			return pid
+		}
+		for _, script := range []string{
+			`oci create -b bundle --pidfd-socket socket --pid-file pid one`,
+			`oci start one && oci exec -d --pidfd-socket socket --pid-file pid one sleep 999`,
+			`oci delete -f one; oci run -d -b bundle --pidfd-socket socket --pid-file pid one`,
+		} {
+			ok(t, oci(script))
+			want, err := os.ReadFile("pid")
+			if got := pidOf(); err != nil || got != string(want) {
+				t.Errorf("%s: the pidfd is of %q; want %q, %v", script, got, want, err)
+			}
+		}
+		if r := oci(`oci create -b bundle --pidfd-socket nosuch two`); r.Code == 0 || !strings.Contains(r.Stderr, "pidfd socket nosuch") {
+			t.Errorf("with no socket: %+v", r)
+		}
+		ok(t, oci(`oci delete -f one`))
 	})
 }
 

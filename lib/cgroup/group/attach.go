@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -60,6 +61,12 @@ func (g *Group) Join(pid int, j Joining) error {
 		}
 		if frozen {
 			return fmt.Errorf("%s: %w", g.Path, ErrFrozen)
+		}
+	}
+	for c := range j.Below {
+		known := func(h hierarchy.Hierarchy) bool { return h.Has(c) }
+		if c != "" && !slices.ContainsFunc(g.Hierarchies, known) {
+			return fmt.Errorf("unknown controller %q: %w", c, ErrNoController)
 		}
 	}
 	return g.enter(pid, "tasks", j)

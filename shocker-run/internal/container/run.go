@@ -70,6 +70,9 @@ func (c *Container) Signal(sig unix.Signal) error {
 	return sendSignal(pidfd, sig)
 }
 
+// Pidfd names the container's process; Close closes it.
+func (c *Container) Pidfd() (*os.File, error) { return c.proc.Pidfd() }
+
 func sendSignal(pidfd *os.File, sig unix.Signal) error {
 	err := unix.PidfdSendSignal(int(pidfd.Fd()), sig, nil, 0)
 	if errors.Is(err, unix.ESRCH) {
