@@ -2,10 +2,11 @@
 //
 // [Run] executes the test's binary a second time in new mount, PID, network,
 // UTS, IPC and cgroup namespaces, with a btrfs store on a loop device, fresh
-// /proc, /sys, /run and a private copy of /etc, and in a cgroup of its own in
-// every hierarchy, which it sees as the root of the tree. Whatever the test
-// does there ends with it: the last process of the PID namespace takes mounts,
-// links and loop device along, and the outer process removes the cgroups.
+// /proc, /sys and /run, a private copy of all other files, and in a cgroup of
+// its own in every hierarchy, which it sees as the root of the tree. Whatever
+// the test does there ends with it: the last process of the PID namespace takes
+// mounts, links and loop device along, and the outer process removes the
+// cgroups.
 //
 //	outer       go test: makes directory, cgroups and store, waits, reports
 //	 └ init     PID 1 of the host: mounts, then reaps whatever is orphaned

@@ -66,12 +66,13 @@ func newHost(c config) (*Host, error) {
 
 // Bin is the directory of the built programs. From the first call on it
 // stands first in PATH; with SHOCKER_FORM=parts, the standalone parts stand
-// before the dispatchers. The programs are those in SHOCKER_BIN, or built now.
+// before the dispatchers. The programs are those in SHOCKER_BIN, or were built
+// before the first host.
 func (h *Host) Bin(t testing.TB) string {
 	t.Helper()
 	dir, err := h.bin()
 	if err != nil {
-		t.Fatalf("build the programs under test: %v", err)
+		t.Fatal(err)
 	}
 	return dir
 }
@@ -150,16 +151,9 @@ func eventually(limit time.Duration, f func() error) error {
 	}
 }
 
-// binaries finds or makes the programs under test, and sets PATH.
+// binaries finds the programs under test, and sets PATH.
 func binaries() (string, error) {
 	dir := os.Getenv("SHOCKER_BIN")
-	if dir == "" {
-		built, err := build()
-		if err != nil {
-			return "", err
-		}
-		dir = built
-	}
 	path := dir + ":" + os.Getenv("PATH") + ":/usr/sbin:/sbin"
 	switch form := os.Getenv("SHOCKER_FORM"); form {
 	case "":
@@ -170,6 +164,19 @@ func binaries() (string, error) {
 	}
 	return dir, os.Setenv("PATH", path)
 }
+
+// built makes the programs under test, unless they are in SHOCKER_BIN already:
+// on the machine, since what a host builds goes with it.
+var built = sync.OnceValue(func() error {
+	if os.Getenv("SHOCKER_BIN") != "" {
+		return nil
+	}
+	dir, err := build()
+	if err != nil {
+		return fmt.Errorf("build the programs under test: %w", err)
+	}
+	return os.Setenv("SHOCKER_BIN", dir)
+})
 
 // build makes the programs in bin of the checkout, one process at a time.
 func build() (string, error) {

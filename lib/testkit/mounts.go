@@ -14,8 +14,8 @@ import (
 
 const storeImage = "store.btrfs"
 
-// mountAll gives the host its own /proc, /sys, /run, /etc, cgroup tree and
-// store. The propagation is the one systemd sets at boot: everything shared,
+// mountAll gives the host its own root, /proc, /sys, /run, cgroup tree and
+// store; resolv.conf becomes a plain file. The propagation is the one systemd sets at boot: everything shared,
 // but with nobody outside.
 func (c config) mountAll() error {
 	resolv, err := os.ReadFile("/etc/resolv.conf")
@@ -39,14 +39,9 @@ func (c config) mountAll() error {
 	if err := mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
-	// Below a new mount the old one would still be listed, and mislead
-	// programs that look for their cgroup in the list.
-	for _, old := range []string{"/sys", "/proc", "/run"} {
-		if err := unix.Unmount(old, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
-			return &os.PathError{Op: "unmount", Path: old, Err: err}
-		}
+	if err := c.enterRoot(); err != nil {
+		return err
 	}
-	private := filepath.Join(c.Dir, "private")
 	const safe = unix.MS_NOSUID | unix.MS_NODEV
 	for _, m := range []struct {
 		source, target, fstype string
@@ -57,7 +52,6 @@ func (c config) mountAll() error {
 		{"proc", "/proc", "proc", safe | unix.MS_NOEXEC, ""},
 		{"sysfs", "/sys", "sysfs", safe | unix.MS_NOEXEC, ""},
 		{"run", "/run", "tmpfs", safe, "mode=755"},
-		{"private", private, "tmpfs", safe, "mode=700"},
 	} {
 		if err := mount(m.source, m.target, m.fstype, m.flags, m.data); err != nil {
 			return err
@@ -72,27 +66,7 @@ func (c config) mountAll() error {
 			return err
 		}
 	}
-	if err := privateEtc(private, resolv, hosts); err != nil {
-		return err
-	}
-	if c.NoStore {
-		return nil
-	}
-	return mountLoop(filepath.Join(c.Dir, storeImage), filepath.Join(c.Dir, "store"))
-}
-
-// privateEtc lays a writable copy over /etc, whose resolv.conf is a plain file.
-func privateEtc(private string, resolv, hosts []byte) error {
-	upper, work := filepath.Join(private, "etc"), filepath.Join(private, "work")
-	if err := errors.Join(os.Mkdir(upper, 0o755), os.Mkdir(work, 0o755)); err != nil {
-		return err
-	}
-	data := "lowerdir=/etc,upperdir=" + upper + ",workdir=" + work
-	if err := mount("etc", "/etc", "overlay", 0, data); err != nil {
-		return err
-	}
-	for name, text := range map[string][]byte{"resolv.conf": resolv, "hosts": hosts} {
-		path := filepath.Join("/etc", name)
+	for path, text := range map[string][]byte{"/etc/resolv.conf": resolv, "/etc/hosts": hosts} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -100,7 +74,10 @@ func privateEtc(private string, resolv, hosts []byte) error {
 			return err
 		}
 	}
-	return nil
+	if c.NoStore {
+		return nil
+	}
+	return mountLoop(filepath.Join(c.Dir, storeImage), filepath.Join(c.Dir, "store"))
 }
 
 func mount(source, target, fstype string, flags uintptr, data string) error {

@@ -21,7 +21,12 @@ type outer struct {
 
 // prepare makes what outlives the inner processes, each with its removal.
 func prepare(t *testing.T, o Options) (*outer, error) {
-	dir, err := os.MkdirTemp("", "shocker-test-")
+	// Without links: it will be found below another root.
+	tmp, err := filepath.EvalSymlinks(os.TempDir())
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(tmp, "shocker-test-")
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,10 @@ type Options struct {
 	NoStore bool
 	// StoreSize is the size of the store in bytes, 4 GiB if 0. It is sparse.
 	StoreSize int64
+	// Writable are files and directories of the machine that the test writes
+	// to, as absolute paths. Whatever else it writes outside of Host.Dir is
+	// gone with the host.
+	Writable []string
 }
 
 // stageEnv carries a config to the second and third process.
@@ -78,6 +82,9 @@ func Run(t *testing.T, o Options, f func(t *testing.T, h *Host)) {
 	Requires(t, "root", "btrfs")
 	if o.Outside {
 		Requires(t, "slirp4netns")
+	}
+	if err := built(); err != nil {
+		t.Fatal(err)
 	}
 	// The inner processes die with the thread that started them, so that a
 	// killed test leaves none.

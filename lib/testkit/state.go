@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/sys"
 )
 
 // State is what a host holds, kind by kind: mounts, links, addresses, nft,
@@ -87,7 +89,7 @@ func only(sign, kind string, a, b []string) (lines []string) {
 func (h *Host) snapshot() (State, error) {
 	s := State{}
 	for kind, look := range map[string]func() ([]string, error){
-		"mounts":     h.mounts,
+		"mounts":     mounts,
 		"links":      links,
 		"nft":        nft,
 		"iptables":   iptables,
@@ -106,19 +108,10 @@ func (h *Host) snapshot() (State, error) {
 	return s, nil
 }
 
-// mounts lists those of the host, but for copies of what tests of other packages
-// have mounted on the machine beside it: they go when their directories do.
-func (h *Host) mounts() (lines []string, err error) {
-	beside := filepath.Dir(h.Dir) + "/"
-	info, err := os.ReadFile("/proc/self/mountinfo")
-	for line := range strings.Lines(string(info)) {
-		left, right, _ := strings.Cut(line, " - ")
-		l, r := strings.Fields(left), strings.Fields(right)
-		at := l[4]
-		if strings.HasPrefix(at, beside) && at != h.Dir && !strings.HasPrefix(at, h.Dir+"/") {
-			continue
-		}
-		lines = append(lines, r[0]+" on "+at)
+func mounts() (lines []string, err error) {
+	all, err := sys.Mounts()
+	for _, m := range all {
+		lines = append(lines, m.Type+" on "+m.Path)
 	}
 	return lines, err
 }

@@ -32,9 +32,6 @@ func TestHostIsPrivate(t *testing.T) {
 		if err := unix.Statfs(h.Store, &st); err != nil || st.Type != unix.BTRFS_SUPER_MAGIC {
 			t.Errorf("the store is no btrfs: %#x, %v", st.Type, err)
 		}
-		if err := os.WriteFile("/etc/shocker-testkit", nil, 0o644); err != nil {
-			t.Error(err)
-		}
 		entries, err := os.ReadDir("/run")
 		if err != nil || len(entries) != 0 {
 			t.Errorf("/run holds %v, %v; want nothing", entries, err)
@@ -49,8 +46,67 @@ func TestHostIsPrivate(t *testing.T) {
 			}
 		}
 	})
-	if _, err := os.Stat("/etc/shocker-testkit"); err == nil && !Inside() {
-		t.Error("a file in /etc came through to the machine")
+}
+
+// TestMachineIsSafe: what a test writes, makes and removes is there for the
+// test, and the machine sees nothing of it, be it through an absolute link.
+func TestMachineIsSafe(t *testing.T) {
+	places := []string{"/etc", "/usr/bin", "/var/tmp", "/root", "/tmp", "/"}
+	victim := os.Getenv("VICTIM")
+	if !Inside() {
+		victim = filepath.Join(t.TempDir(), "victim")
+		if err := os.WriteFile(victim, []byte("machine"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("VICTIM", victim)
+		t.Cleanup(func() {
+			for _, dir := range places {
+				if err := os.Remove(dir + "/shocker-testkit"); err == nil {
+					t.Errorf("a file in %s came through to the machine", dir)
+				}
+			}
+			if text, err := os.ReadFile(victim); string(text) != "machine" {
+				t.Errorf("the machine's file holds %q, %v", text, err)
+			}
+		})
+	}
+	Run(t, Options{NoStore: true}, func(t *testing.T, h *Host) {
+		for _, dir := range places {
+			if err := os.WriteFile(dir+"/shocker-testkit", nil, 0o644); err != nil {
+				t.Error(err)
+			}
+		}
+		link := filepath.Join(h.Dir, "link")
+		err := os.Symlink(victim, link)
+		if err == nil {
+			err = os.WriteFile(link, []byte("test"), 0)
+		}
+		if text, _ := os.ReadFile(victim); err != nil || string(text) != "test" {
+			t.Errorf("the test reads %q after it wrote, %v", text, err)
+		}
+		if err := os.Remove(victim); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestWritable is what the machine does see.
+func TestWritable(t *testing.T) {
+	file := os.Getenv("FILE")
+	if !Inside() {
+		file = filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(file, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("FILE", file)
+	}
+	Run(t, Options{NoStore: true, Writable: []string{file}}, func(t *testing.T, h *Host) {
+		if err := os.WriteFile(file, []byte("test"), 0); err != nil {
+			t.Error(err)
+		}
+	})
+	if text, err := os.ReadFile(file); string(text) != "test" && !Inside() {
+		t.Errorf("the file holds %q, %v; want what the test wrote", text, err)
 	}
 }
 
