@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"shocker.sh/lib/cgroup/group"
 	"shocker.sh/lib/record"
 	"shocker.sh/lib/stage"
 	"shocker.sh/lib/store"
@@ -271,5 +272,62 @@ func TestLeftovers(t *testing.T) {
 		count("being made", 0)
 		m.check(taken.Done(), os.WriteFile(filepath.Join(m.RunDir("ps_2"), "busy", "killed"), nil, 0o600))
 		count("killed before the container was there", 1)
+	})
+}
+
+// TestTwoStores: stores whose containers have their cgroups below one parent
+// leave each other's alone, also where ids are the same.
+func TestTwoStores(t *testing.T) {
+	on(t, func(m machine) {
+		other := m
+		other.Host.Store, other.Host.Run = filepath.Join(m.Host.Store, "other"), m.Host.Run+".other"
+		m.check(os.Mkdir(other.Host.Store, 0o755))
+		st, err := store.Open(other.Host.Store, func(string) {})
+		m.check(err)
+		other.st = st
+		sweep := func(what string, m machine, want error) {
+			m.Helper()
+			if err := SweepOrphans(m.Host, m.st); !errors.Is(err, want) {
+				m.Errorf("%s: SweepOrphans = %v; want %v", what, err, want)
+			}
+		}
+		there := func(what, id string, want bool) {
+			m.Helper()
+			for _, dir := range m.dirs("/" + id) {
+				if _, err := os.Stat(dir); (err == nil) != want {
+					m.Errorf("%s: %s is there: %v; want %v", what, dir, err == nil, want)
+				}
+			}
+		}
+		log := m.make("ps_1", "/ps_1")
+		g, err := group.New(m.CgroupRoot, "/ps_1")
+		m.check(err)
+		g.Owner = m.Host.Owner()
+		_, err = g.Make(log, false, group.Controllers{})
+		m.check(err)
+		for _, dir := range m.dirs("/ps_2") { // by one that cannot mark it
+			m.check(os.Mkdir(dir, 0o755|os.ModeSticky))
+		}
+		sweep("the other, of an empty one", other, nil)
+		there("the other's sweep", "ps_1", true)
+		end := m.live("/ps_1")
+		sweep("the other, of one with processes", other, nil)
+
+		// The other has one of that id, which has lost its run dir, and whose
+		// record, if it can be read at all, names that group.
+		for _, record := range []string{"", `{"annotations":{"sh.shocker.id":"ps_1"},"linux":{"cgroupsPath":"/ps_1"}}`} {
+			m.check(os.MkdirAll(other.st.Container("ps_1"), 0o755))
+			m.check(os.WriteFile(filepath.Join(other.st.Container("ps_1"), "config.json"), []byte(record), 0o600))
+			m.check(RunsUnknown(other.Host, "ps_1"), Remove(other.Host, other.st, "ps_1"))
+			m.status("the other has removed its own", "ps_1", Running)
+		}
+
+		m.check(os.RemoveAll(m.RunDir("ps_1")), os.RemoveAll(m.st.Container("ps_1")))
+		sweep("forgotten, and it runs", m, ErrOrphan)
+		end()
+		m.check(os.RemoveAll(other.Host.Run))
+		sweep("forgotten", m, nil)
+		there("its own sweep", "ps_1", false)
+		there("its own sweep", "ps_2", true)
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,7 +23,8 @@ import (
 // A run dir can be removed by hand, and its undo log with it. Then what the
 // stages made is found by its place and its owner: the pins below the run dir,
 // the files that lease something to the container, and the cgroup that its
-// record names, if it is sticky and so one of ours.
+// record names, if it is sticky and so made by a shocker-cg, and not for another
+// store.
 
 // ErrOrphan is a program that runs though nothing is known of its container.
 var ErrOrphan = errors.New("holds processes of a container that is not known any more")
@@ -102,6 +104,9 @@ func removeGroup(host stage.Host, st *store.Store, id string) error {
 	if err != nil {
 		return err
 	}
+	if owner := group.Owner(g.Dirs()); owner != "" && owner != host.Owner() {
+		return nil
+	}
 	var dirs []undo.Dir
 	for _, dir := range g.Dirs() {
 		dirs = append(dirs, undo.Dir{Path: dir})
@@ -109,14 +114,25 @@ func removeGroup(host stage.Host, st *store.Store, id string) error {
 	return undo.RemoveCgroups(dirs)
 }
 
+// owns says whether the group in these directories was made for this store.
+func owns(host stage.Host, dirs []string) bool {
+	owner := host.Owner()
+	return owner != "" && group.Owner(dirs) == owner
+}
+
 // ownGroup is the group that shocker-cg makes for a container.
 func ownGroup(host stage.Host, id string) string { return filepath.Join("/", host.CgroupParent, id) }
 
 // RunsUnknown says whether something runs in the cgroup of a container that
-// has neither a place in the store nor an undo log: then it is ErrOrphan.
+// has neither a place in the store nor an undo log: then it is ErrOrphan. That
+// of another store's container is none.
 func RunsUnknown(host stage.Host, id string) error {
 	lost, err := undo.Open(host.RunDir(id)).Lost()
 	if err != nil || !lost {
+		return err
+	}
+	g, err := group.New(host.CgroupRoot, ownGroup(host, id))
+	if err != nil || !owns(host, g.Dirs()) {
 		return err
 	}
 	running, _, err := populated(host, ownGroup(host, id))
@@ -154,7 +170,8 @@ func SweepOrphans(host stage.Host, st *store.Store) error {
 	return errors.Join(errs...)
 }
 
-// ourGroups are the cgroups that shocker-cg has made for containers, by id.
+// ourGroups are the cgroups that shocker-cg has made for containers of this
+// store, by id.
 func ourGroups(host stage.Host) (map[string][]undo.Dir, error) {
 	found, err := hierarchy.Find(host.CgroupRoot)
 	if err != nil {
@@ -182,5 +199,12 @@ func ourGroups(host stage.Host) (map[string][]undo.Dir, error) {
 			groups[e.Name()] = append(groups[e.Name()], dir)
 		}
 	}
+	maps.DeleteFunc(groups, func(_ string, dirs []undo.Dir) bool {
+		var paths []string
+		for _, d := range dirs {
+			paths = append(paths, d.Path)
+		}
+		return !owns(host, paths)
+	})
 	return groups, nil
 }

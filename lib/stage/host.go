@@ -2,9 +2,12 @@ package stage
 
 import (
 	"cmp"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Host says where things are on this machine. It is passed down as a value,
@@ -44,6 +47,18 @@ func absolute(path string) string {
 
 // RunDir is the run dir of a container.
 func (h Host) RunDir(id string) string { return filepath.Join(h.Run, id) }
+
+// Owner tells the things of this store and these run dirs from those of others,
+// by what no other has: the store's file system and inode, and the path of the
+// run dirs, which may be mounted anew. It is "" where there is no store.
+func (h Host) Owner() string {
+	var fs unix.Statfs_t
+	var st unix.Stat_t
+	if unix.Statfs(h.Store, &fs) != nil || unix.Stat(h.Store, &st) != nil {
+		return ""
+	}
+	return fmt.Sprintf("%08x%08x:%d:%s", uint32(fs.Fsid.Val[0]), uint32(fs.Fsid.Val[1]), st.Ino, h.Run)
+}
 
 // Leases is the directory of the addresses that are taken, and IDRanges that of
 // the ranges of user ids: files that hold the id of the container they belong

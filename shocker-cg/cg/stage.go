@@ -116,6 +116,9 @@ func find(h stage.Host, r *record.Record) (g *group.Group, given bool, err error
 		path = below(h, path)
 	}
 	g, err = group.New(h.CgroupRoot, path)
+	if err == nil {
+		g.Owner = h.Owner()
+	}
 	return g, given, err
 }
 

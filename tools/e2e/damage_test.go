@@ -98,6 +98,32 @@ func TestDamagedImage(t *testing.T) {
 	})
 }
 
+// TestTwoStores: what another store's gc sees below their common parent, and
+// knows nothing of, is left alone, be it parked, ended or running.
+func TestTwoStores(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host, image string) {
+		before := idle(t, h, image)
+		other := "mkdir -p " + h.Store + "/other; SHOCKER_ROOT=" + h.Store + "/other SHOCKER_RUN=/run/other "
+		ended := strings.TrimSpace(h.Must(t, "run", "-d", image, "true"))
+		h.Must(t, "wait", ended)
+		h.Must(t, "run", "-d", image, "sleep 1000")
+		parked := ok(t, h.Sh(t, "shocker-spec "+image+" echo unharmed | shocker-subvol up | shocker-net up | shocker-cg up"))
+		groups := h.Snapshot(t)["cgroups"]
+		if out := ok(t, h.Sh(t, other+"shocker gc")); out != "" {
+			t.Errorf("the other's gc says %q", out)
+		}
+		if d := testkit.Diff(testkit.State{"cgroups": groups}, testkit.State{"cgroups": h.Snapshot(t)["cgroups"]}); d != "" {
+			t.Errorf("the other's gc has changed\n%s", d)
+		}
+		if out := ok(t, h.Sh(t, "echo '"+parked+"' | shocker-run --record -")); out != "unharmed\n" {
+			t.Errorf("the parked one prints %q", out)
+		}
+		ok(t, h.Sh(t, "shocker rm -f $(shocker ps -q); rm -r "+h.Store+"/other"))
+		h.Must(t, "gc")
+		back(t, h, before, "with another store")
+	})
+}
+
 // TestRunDirLost: an administrator removes the run dir of a container that
 // runs. What its stages made is found all the same, by stop, rm -f and gc; what
 // runs is left alone by gc.

@@ -11,6 +11,10 @@
 //
 //	look that the path is free → write the undo → mkdir → add the inodes to the undo
 //
+// Several stores can have their groups below one parent. Whose a group is
+// without its undo tells an attribute of it, the owner. It is set last, so what
+// has none is in the undo, or is left alone.
+//
 // Parents on the way (SHOCKER_CGROUP) that do not exist are made in the same
 // way, and removed with the last group below them.
 package group

@@ -15,6 +15,7 @@ import (
 type Group struct {
 	Path        string // below every mount, or its base: /ps_42152
 	Hierarchies []hierarchy.Hierarchy
+	Owner       string // who makes it, for Owner; may be ""
 }
 
 // New returns the group at an absolute path in the hierarchies below root
@@ -27,7 +28,7 @@ func New(root, path string) (*Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Group{path, found}, nil
+	return &Group{Path: path, Hierarchies: found}, nil
 }
 
 // OfConfig returns the group that linux.cgroupsPath of an OCI runtime config

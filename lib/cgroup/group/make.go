@@ -66,6 +66,10 @@ func (g *Group) Make(log *undo.Log, adopt bool, want Controllers) (_ func() erro
 	}
 	if len(free) > 0 {
 		entry.Dirs = m.made
+		if g.Owner != "" {
+			// The last is the last to be removed: one mark is enough.
+			setOwner(m.made[len(m.made)-1].Path, g.Owner)
+		}
 		if err := log.Update(entry); err != nil {
 			return nil, err
 		}
