@@ -101,7 +101,10 @@ func (c *Container) attachExec(init int, affinity *specs.CPUAffinity) error {
 	if err := c.joinGroup(pid, init); err != nil {
 		return err
 	}
-	if len(final) == 0 {
+	switch {
+	case len(final) == 0 && len(initial) > 0:
+		return nil
+	case len(final) == 0:
 		final = allCPUs()
 	}
 	return setAffinity(pid, final)
