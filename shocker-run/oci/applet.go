@@ -25,7 +25,7 @@ var Applet = applet.Applet{
 	Run: func(ctx context.Context, io applet.IO, args []string) error {
 		t := &tool{io: io, cgroupRoot: stage.FromEnv().CgroupRoot}
 		cmd := t.command()
-		err := applet.RunCommand(ctx, cmd, io, flagsFirst(cmd, args))
+		err := applet.RunCommand(ctx, cmd, io, arrange(cmd, args))
 		t.log.failed(err)
 		return err
 	},

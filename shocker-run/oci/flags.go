@@ -7,57 +7,59 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// flagsFirst puts the flags of a command before its arguments: users of runc
-// write `update ID --memory 1g` as well. What follows "--" stays, and so does
-// what is another program's: exec's, or ps(1)'s.
-func flagsFirst(cmd *cli.Command, args []string) []string {
-	at := 1 // the command
-	for at < len(args) && isFlag(args[at]) {
-		at += 1 + value(cmd.Flags, args[at])
+// arrange puts a command line in the order and form that the parser takes.
+// Users of runc write `update ID --memory 1g` as well: the flags of a command
+// come before its arguments. What follows "--" stays, and so does what is another
+// program's: exec's, or ps(1)'s. And -e and --env are one flag.
+func arrange(cmd *cli.Command, args []string) []string {
+	all := slices.Clone(args[:1])
+	list := args[1:]
+	for len(list) > 0 && isFlag(list[0]) {
+		all, list = take(all, cmd.Flags, list)
 	}
-	if at >= len(args) {
-		return args
+	if len(list) == 0 {
+		return all
 	}
-	var sub *cli.Command
-	for _, c := range cmd.Subcommands {
-		if c.HasName(args[at]) && !slices.Contains([]string{"exec", "ps"}, c.Name) {
-			sub = c
-		}
+	at := slices.IndexFunc(cmd.Subcommands, func(c *cli.Command) bool { return c.HasName(list[0]) })
+	if at < 0 {
+		return append(all, list...)
 	}
-	if sub == nil {
-		return args
-	}
-	var flags, rest []string
-	list := args[at+1:]
+	sub := cmd.Subcommands[at]
+	others := slices.Contains([]string{"exec", "ps"}, sub.Name)
+	all, list = append(all, list[0]), list[1:]
+	var rest []string
 	for len(list) > 0 {
-		n := 1
 		switch {
 		case list[0] == "--":
-			n = len(list)
-			rest = append(rest, list[1:]...)
+			rest, list = append(rest, list[1:]...), nil
 		case isFlag(list[0]):
-			n = min(1+value(sub.Flags, list[0]), len(list))
-			flags = append(flags, list[:n]...)
+			all, list = take(all, sub.Flags, list)
+		case others:
+			rest, list = list, nil
 		default:
-			rest = append(rest, list[0])
+			rest, list = append(rest, list[0]), list[1:]
 		}
-		list = list[n:]
 	}
-	return slices.Concat(args[:at+1], flags, []string{"--"}, rest)
+	return slices.Concat(all, []string{"--"}, rest)
 }
 
 func isFlag(arg string) bool { return len(arg) > 1 && arg[0] == '-' && arg != "--" }
 
-// value is 1 if the argument after this flag is its value.
-func value(flags []cli.Flag, arg string) int {
-	name := strings.TrimLeft(arg, "-")
-	if strings.Contains(name, "=") {
-		return 0
-	}
+// take moves a flag by its first name, and its value, from one list to another.
+func take(to []string, flags []cli.Flag, from []string) (_, _ []string) {
+	arg, n := from[0], 1
+	name, value, inside := strings.Cut(strings.TrimLeft(arg, "-"), "=")
 	for _, f := range flags {
-		if doc, ok := f.(cli.DocGenerationFlag); ok && slices.Contains(f.Names(), name) && doc.TakesValue() {
-			return 1
+		if !slices.Contains(f.Names(), name) {
+			continue
+		}
+		arg = "--" + f.Names()[0]
+		if inside {
+			arg += "=" + value
+		}
+		if doc, ok := f.(cli.DocGenerationFlag); ok && doc.TakesValue() && !inside {
+			n = min(2, len(from))
 		}
 	}
-	return 0
+	return append(append(to, arg), from[1:n]...), from[n:]
 }
