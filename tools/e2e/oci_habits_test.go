@@ -41,6 +41,7 @@ func habits(t *testing.T, list ...habit) {
 func TestOCIFlagsAfter(t *testing.T) {
 	habits(t,
 		habit{`oci run one -d -b bundle && oci update one --pids-limit 77 && cat /sys/fs/cgroup/pids/one/pids.max /sys/fs/cgroup/one/pids.max 2>/dev/null; oci delete one --force; oci list -q`, "77\n"},
+		habit{`oci run -d -b bundle one; oci exec -e A=1 --env B=2 one sh -c 'echo $A$B'`, "12\n"},
 		habit{`oci run -d -b bundle one; oci exec one echo -d --tty; oci ps one -o pid | sed -n 1p`, "-d --tty\n    PID\n"},
 	)
 }
@@ -108,6 +109,34 @@ func TestOCIHabits(t *testing.T) {
 		habit{`edit 'del(.linux.resources)'; oci run -d -b bundle two; all=$(oci exec two nproc); oci delete -f two; program nproc
 			[ $(taskset -c 0 shocker-oci --root oci run -b bundle one) = $all ] && program sleep 1000 && oci run -d -b bundle one
 			[ $(taskset -c 0 shocker-oci --root oci exec one nproc) = $all ] && echo as many`, "as many\n"},
+	)
+}
+
+// TestOCIHookConfined: a hook out of the container's root is what the container
+// is, with its environment unless it has one; those of the host have ours.
+func TestOCIHookConfined(t *testing.T) {
+	const wear = `cat >bundle/rootfs/hook <<-'E'
+			#!/bin/sh
+			exec >/tmp/hook
+			id -u; id -G; env | grep -e ONE -e HOME | sort; grep -e CapEff -e NoNewPrivs -e Seccomp: /proc/self/status | tr -s '\t0' ' '
+		E
+		chmod +x bundle/rootfs/hook; chmod 1777 bundle/rootfs/tmp; rm -f bundle/rootfs/tmp/*
+		edit '.root.readonly = false | .process.env = ["ONE=two", "PATH=/bin"] | .process.user = {uid: 1000, gid: 1000, additionalGids: [5]} | .process.args = ["true"]
+			| .linux.seccomp = {defaultAction: "SCMP_ACT_ALLOW", syscalls: [{names: ["mkdir", "mkdirat"], action: "SCMP_ACT_KILL"}]}
+			| .hooks = {startContainer: [{path: "/hook"}]}'
+		`
+	const worn = "1000\n1000 5\nHOME=/\nONE=two\nCapEff: \nNoNewPrivs: 1\nSeccomp: 2\n"
+	const mkdir = `edit '.hooks.startContainer = [{path: "/bin/sh", args: ["sh", "-c", "mkdir /tmp/x"]}]'; oci run -b bundle one 2>&1 | grep -o 'error running startContainer hook #0: /bin/sh: signal: bad system call'; ls bundle/rootfs/tmp`
+	const killed = "error running startContainer hook #0: /bin/sh: signal: bad system call\n"
+	habits(t,
+		habit{wear + `oci run -b bundle one; cat bundle/rootfs/tmp/hook`, worn},
+		habit{wear + `edit '.process.noNewPrivileges = false'; oci create -b bundle one && oci start one && cat bundle/rootfs/tmp/hook`, strings.Replace(worn, "NoNewPrivs: 1", "NoNewPrivs: ", 1)},
+		habit{wear + `chmod 755 . bundle; edit '.linux.namespaces += [{type: "user"}] | .linux.uidMappings = [{hostID: 100000, containerID: 0, size: 65536}] | .linux.gidMappings = .linux.uidMappings'
+			oci run -b bundle one; cat bundle/rootfs/tmp/hook`, worn},
+		habit{wear + mkdir, killed},
+		habit{wear + `edit '.process.noNewPrivileges = false'; ` + mkdir, killed},
+		habit{`export OURS=1; edit '.process.args = ["true"] | .hooks = {prestart: [{path: "/bin/sh", args: ["sh", "-c", "echo $OURS >prestart"]}], poststop: [{path: "/bin/sh", args: ["sh", "-c", "echo .$OURS >poststop"], env: []}]}'
+			oci run -b bundle one; cat bundle/prestart bundle/poststop`, "1\n.\n"},
 	)
 }
 

@@ -64,9 +64,18 @@ func (c *Container) setHome(pid int) error {
 	if c.home == 0 {
 		return nil
 	}
+	home, err := c.homeOf(pid)
+	if err == nil {
+		c.proc.Fill(c.home, append([]byte("HOME="+home), 0))
+	}
+	return err
+}
+
+// homeOf looks it up in the root of the process.
+func (c *Container) homeOf(pid int) (string, error) {
 	root, err := os.Open(fmt.Sprintf("/proc/%d/root", pid))
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer root.Close()
 	home := "/"
@@ -77,8 +86,7 @@ func (c *Container) setHome(pid int) error {
 	case len(user.Home) <= maxHome && !strings.ContainsRune(user.Home, 0):
 		home = user.Home
 	}
-	c.proc.Fill(c.home, append([]byte("HOME="+home), 0))
-	return nil
+	return home, nil
 }
 
 // warn tells the caller of something that is left out, as the spec wants it.

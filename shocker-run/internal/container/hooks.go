@@ -67,7 +67,7 @@ func (c *Container) hooks(ctx context.Context, when string, status specs.Contain
 	}
 	list := hooksOf(c.spec.Hooks)[when]
 	var errs []error
-	for _, h := range list {
+	for i, h := range list {
 		if c.o.SkipHook != nil && c.o.SkipHook(h) {
 			continue
 		}
@@ -75,7 +75,7 @@ func (c *Container) hooks(ctx context.Context, when string, status specs.Contain
 		if err == nil {
 			continue
 		}
-		err = fmt.Errorf("hook %s: %w", when, err)
+		err = fmt.Errorf("error running %s hook #%d: %w", when, i, err)
 		if when != "poststop" {
 			return err
 		}
@@ -113,8 +113,11 @@ func (c *Container) hook(ctx context.Context, when string, h specs.Hook, state *
 	if ctxErr := ctx.Err(); errors.Is(ctxErr, context.DeadlineExceeded) && h.Timeout != nil {
 		err = fmt.Errorf("no end within %d s: %w", *h.Timeout, ctxErr)
 	}
+	if said := bytes.TrimSpace(out); err != nil && len(said) > 0 {
+		err = fmt.Errorf("%w: %s", err, said)
+	}
 	if err != nil {
-		return fmt.Errorf("%s: %w: %s", h.Path, err, bytes.TrimSpace(out))
+		return fmt.Errorf("%s: %w", h.Path, err)
 	}
 	return nil
 }
@@ -132,7 +135,7 @@ func runOutside(ctx context.Context, h specs.Hook, state *specs.State, dir strin
 		cmd.Args = h.Args
 	}
 	cmd.Dir = dir
-	cmd.Env = append([]string{}, h.Env...) // not nil: nothing of ours
+	cmd.Env = h.Env // nil: what we were given, as hooks know it from other runtimes
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(in), &out, &out
 	cmd.WaitDelay = time.Second
 	// Nobody waits for it any more when we are killed. The kernel means the

@@ -21,9 +21,11 @@ import (
 const maxHookOutput = 64 << 10
 
 // runInside executes a hook in the namespaces and cgroups of the container's
-// waiting process, with all capabilities there, and returns what it says. The
-// path counts from the container's root if pivoted, else from the host's,
-// which the mount namespace still shows.
+// waiting process, and returns what it says. The path counts from the
+// container's root if pivoted, else from the host's, which the mount namespace
+// still shows. A program out of the container's root may be the image's: it gets
+// no more than the container's own, its user, capabilities, labels and seccomp
+// filter. One of the host's has all capabilities.
 func (c *Container) runInside(ctx context.Context, h specs.Hook, state *specs.State, pivoted bool) (_ []byte, retErr error) {
 	pidfd, err := c.proc.Pidfd()
 	if err != nil {
@@ -84,7 +86,10 @@ func (c *Container) waitHook(ctx context.Context, p *spawn.Process) error {
 	if !stop() {
 		return ctx.Err()
 	}
-	if err == nil && status != 0 {
+	switch {
+	case err == nil && status.Signaled():
+		err = fmt.Errorf("signal: %s", status.Signal())
+	case err == nil && status != 0:
 		err = fmt.Errorf("exit status %d", exitStatus(status))
 	}
 	return err
@@ -112,18 +117,69 @@ func (c *Container) cloneHook(h specs.Hook, target *os.File, files []any, pivote
 	if joins&unix.CLONE_NEWUSER != 0 {
 		b.becomeRoot()
 	}
-	b.Descriptors(0, files...)
-	b.CloseFrom(3)
+	env := h.Env
+	switch {
+	case pivoted:
+		if env, err = c.wear(b, h, joins&unix.CLONE_NEWUSER != 0, files); err != nil {
+			t.Close()
+			return nil, err
+		}
+	case env == nil:
+		env = os.Environ() // as in runOutside
+	}
+	if !pivoted {
+		b.Descriptors(0, files...)
+		b.CloseFrom(3)
+	}
 	args := h.Args
 	if len(args) == 0 {
 		args = []string{h.Path}
 	}
-	b.Exec(h.Path, args, h.Env)
+	b.Exec(h.Path, args, env)
 	p, err := t.Start(spawn.Options{Shed: true}) // as in cloneExec
 	if err != nil {
 		t.Close()
 	}
 	return p, err
+}
+
+// wear makes a hook's process what the container's is, and returns its
+// environment: the program's, if it has none of its own.
+func (c *Container) wear(b *builder, h specs.Hook, userns bool, files []any) ([]string, error) {
+	p := c.spec.Process
+	if c.setup == nil { // the container was created by another command
+		c.setup = &setup{}
+		if err := c.capabilities(userns); err != nil {
+			return nil, err
+		}
+		if err := c.compileSeccomp(); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.labels(p); err != nil {
+		return nil, err
+	}
+	b.Descriptors(0, files...)
+	b.CloseFrom(3)
+	if !p.NoNewPrivileges {
+		c.loadForHook(b)
+	}
+	b.identity(p, c.setup.caps, c.setup.last)
+	if p.NoNewPrivileges {
+		c.loadForHook(b)
+	}
+	if h.Env != nil {
+		return h.Env, nil
+	}
+	env, needsHome := environment(p.Env)
+	if needsHome {
+		home, err := c.homeOf(c.proc.Pid())
+		if err != nil {
+			return nil, err
+		}
+		env = append(env, "HOME="+home)
+	}
+	return env, nil
 }
 
 // enter joins the namespaces of a process of the container, and its root if

@@ -65,6 +65,27 @@ func (c *Container) load(b *builder, when int) {
 	if when != moment {
 		return
 	}
+	if f.Listens() {
+		b.Notify("tell that the seccomp filter is about to be loaded")
+	}
+	step := b.filter(f, f.Flags)
+	if f.Listens() {
+		c.listener = step
+		b.Wait("wait for the seccomp agent to be told")
+		// If it were kept, calls would wait for an agent that has gone.
+		b.Call("close the seccomp listener", unix.SYS_CLOSE, step).IgnoreAny()
+	}
+}
+
+// loadForHook adds the loading of the filter for a hook. It has no agent: what
+// the agent would be asked for answers ENOSYS.
+func (c *Container) loadForHook(b *builder) {
+	if f := c.setup.filter; f != nil {
+		b.filter(f, f.Flags&^(unix.SECCOMP_FILTER_FLAG_NEW_LISTENER|unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV))
+	}
+}
+
+func (b *builder) filter(f *seccomp.Filter, flags uint) *spawn.Step {
 	program := struct { // struct sock_fprog
 		length uint16
 		filter uintptr
@@ -72,16 +93,7 @@ func (c *Container) load(b *builder, when int) {
 		length: uint16(len(f.Program)),
 		filter: uintptr(b.Bytes(unsafe.Slice((*byte)(unsafe.Pointer(&f.Program[0])), uintptr(len(f.Program))*unsafe.Sizeof(f.Program[0])))),
 	}
-	if f.Listens() {
-		b.Notify("tell that the seccomp filter is about to be loaded")
-	}
-	step := b.Call("load the seccomp filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, f.Flags, spawn.Struct(b.Table, &program))
-	if f.Listens() {
-		c.listener = step
-		b.Wait("wait for the seccomp agent to be told")
-		// If it were kept, calls would wait for an agent that has gone.
-		b.Call("close the seccomp listener", unix.SYS_CLOSE, step).IgnoreAny()
-	}
+	return b.Call("load the seccomp filter", unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, spawn.Struct(b.Table, &program))
 }
 
 // tellAgent gives the agent the descriptor by which it hears of the child's
