@@ -230,14 +230,14 @@ func killOnce(dirs []string) (left bool, retErr error) {
 		// What v1 has frozen dies when it is thawed. A container may have
 		// frozen groups of its own below.
 		defer func() {
-			err := walkCgroup(dir, func(dir string) error { return write(dir, "freezer.state", "THAWED") })
+			err := WalkCgroup(dir, func(dir string) error { return write(dir, "freezer.state", "THAWED") })
 			if !errors.Is(err, fs.ErrNotExist) {
 				retErr = errors.Join(retErr, err)
 			}
 		}()
 	}
 	for _, dir := range dirs {
-		err := walkCgroup(dir, func(dir string) error {
+		err := WalkCgroup(dir, func(dir string) error {
 			some, err := signalMembers(dir, unix.SIGKILL, nil)
 			left = left || some
 			return err
@@ -249,8 +249,8 @@ func killOnce(dirs []string) (left bool, retErr error) {
 	return left, nil
 }
 
-// walkCgroup calls f on a cgroup and on those below it that are still there.
-func walkCgroup(dir string, f func(dir string) error) error {
+// WalkCgroup calls f on a cgroup and on those below it that are still there.
+func WalkCgroup(dir string, f func(dir string) error) error {
 	if err := f(dir); err != nil {
 		return err
 	}
@@ -262,7 +262,7 @@ func walkCgroup(dir string, f func(dir string) error) error {
 		if !c.IsDir() {
 			continue
 		}
-		if err := walkCgroup(filepath.Join(dir, c.Name()), f); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := WalkCgroup(filepath.Join(dir, c.Name()), f); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}

@@ -21,7 +21,7 @@ const batch = 512
 func SignalCgroup(dirs []string, sig unix.Signal) error {
 	done := make(map[int]bool)
 	for _, dir := range dirs {
-		err := walkCgroup(dir, func(dir string) error {
+		err := WalkCgroup(dir, func(dir string) error {
 			_, err := signalMembers(dir, sig, done)
 			return err
 		})
@@ -37,7 +37,7 @@ func SignalCgroup(dirs []string, sig unix.Signal) error {
 // another process by the time it is used: so each is held by a pidfd first, and
 // gets the signal if it is still in the group after that.
 func signalMembers(dir string, sig unix.Signal, done map[int]bool) (bool, error) {
-	pids, err := members(dir)
+	pids, err := CgroupMembers(dir)
 	if err != nil {
 		return false, err
 	}
@@ -69,7 +69,7 @@ func signalHeld(dir string, pids []int, sig unix.Signal, done map[int]bool) (ret
 		}
 		held[pid] = fd
 	}
-	still, err := members(dir)
+	still, err := CgroupMembers(dir)
 	if err != nil {
 		return err
 	}
@@ -89,8 +89,9 @@ func signalHeld(dir string, pids []int, sig unix.Signal, done map[int]bool) (ret
 	return nil
 }
 
-// members reads cgroup.procs.
-func members(dir string) ([]int, error) {
+// CgroupMembers reads cgroup.procs of one directory; a process out of sight of
+// our pid namespace is 0.
+func CgroupMembers(dir string) ([]int, error) {
 	path := filepath.Join(dir, "cgroup.procs")
 	text, err := os.ReadFile(path)
 	if errors.Is(err, unix.EOPNOTSUPP) {

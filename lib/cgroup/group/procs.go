@@ -4,13 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"shocker.sh/lib/undo"
 )
 
 // Populated says whether a process lives in the group or below it, in any
@@ -59,52 +56,12 @@ func (g *Group) Procs() ([]int, error) {
 // sight is 0.
 func procs(dir string) ([]int, error) {
 	var pids []int
-	err := walk(dir, func(dir string) error {
-		m, err := members(dir)
+	err := undo.WalkCgroup(dir, func(dir string) error {
+		m, err := undo.CgroupMembers(dir)
 		pids = append(pids, m...)
 		return err
 	})
 	return pids, err
-}
-
-// members reads cgroup.procs of one directory.
-func members(dir string) ([]int, error) {
-	text, err := Read(dir, "cgroup.procs")
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		return nil, nil // a threaded group: its processes are counted above it
-	}
-	if err != nil {
-		return nil, err
-	}
-	var pids []int
-	for line := range strings.Lines(text) {
-		pid, err := strconv.Atoi(strings.TrimSpace(line))
-		if err != nil {
-			return nil, fmt.Errorf("%s/cgroup.procs: %w", dir, err)
-		}
-		pids = append(pids, pid)
-	}
-	return pids, nil
-}
-
-// walk calls f on a cgroup and on those below it that are still there.
-func walk(dir string, f func(dir string) error) error {
-	if err := f(dir); err != nil {
-		return err
-	}
-	children, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, c := range children {
-		if !c.IsDir() {
-			continue
-		}
-		if err := walk(filepath.Join(dir, c.Name()), f); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
 }
 
 // event reads a flag of cgroup.events.

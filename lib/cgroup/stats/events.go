@@ -129,11 +129,7 @@ type stall struct {
 // ReadFigures reads the figures of a group that exists.
 func ReadFigures(g *group.Group) (*Figures, error) {
 	s := &Figures{Hugetlb: map[string]hugetlbFigures{}}
-	for _, part := range []struct {
-		controller string
-		version    int
-		read       func(*Figures, *files)
-	}{
+	return collect(g, s, []part[Figures]{
 		{"cpu", 1, func(s *Figures, f *files) {
 			t := f.table("cpu.stat")
 			s.CPU.throttled(t["nr_periods"], t["nr_throttled"], t["throttled_time"])
@@ -149,18 +145,7 @@ func ReadFigures(g *group.Group) (*Figures, error) {
 		{"hugetlb", 2, hugetlbFigures2},
 		{"pids", 1, pidsFiguresOf},
 		{"pids", 2, pidsFiguresOf},
-	} {
-		h, ok := g.Find(part.controller)
-		if !ok || h.Version != part.version {
-			continue
-		}
-		f := &files{dir: g.In(h)}
-		part.read(s, f)
-		if f.err != nil {
-			return nil, f.err
-		}
-	}
-	return s, nil
+	})
 }
 
 func (c *cpuFigures) throttled(periods, throttled, ns uint64) {

@@ -76,11 +76,7 @@ func Read(g *group.Group) (*Stats, error) {
 	if s.Frozen, err = g.Frozen(); err != nil {
 		return nil, err
 	}
-	for _, part := range []struct {
-		controller string
-		version    int
-		read       func(*Stats, *files)
-	}{
+	return collect(g, s, []part[Stats]{
 		{"cpu", 1, cpu1},
 		{"cpuacct", 1, cpuacct},
 		{"cpu", 2, cpu2},
@@ -90,13 +86,26 @@ func Read(g *group.Group) (*Stats, error) {
 		{"pids", 2, pids},
 		{"blkio", 1, blkio},
 		{"io", 2, io},
-	} {
-		h, ok := g.Find(part.controller)
-		if !ok || h.Version != part.version {
+	})
+}
+
+// part is how the figures of one controller are read from its files, which
+// differ between the versions of cgroups.
+type part[S any] struct {
+	controller string
+	version    int
+	read       func(*S, *files)
+}
+
+// collect reads into s those parts that the group has, and returns it.
+func collect[S any](g *group.Group, s *S, parts []part[S]) (*S, error) {
+	for _, p := range parts {
+		h, ok := g.Find(p.controller)
+		if !ok || h.Version != p.version {
 			continue
 		}
 		f := &files{dir: g.In(h)}
-		part.read(s, f)
+		p.read(s, f)
 		if f.err != nil {
 			return nil, f.err
 		}
