@@ -4,8 +4,10 @@ package sys
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -89,6 +91,36 @@ func OpenDir(path string) (*os.File, error) {
 	return os.OpenFile(path, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 }
 
+// Connect connects to the unix socket at path. Who listens there and accepts
+// nobody, or reads nothing of what is sent later, is waited for so long at most
+// (unix(7), SO_SNDTIMEO).
+func Connect(path string, patience time.Duration) (fd int, retErr error) {
+	if fits := len(unix.RawSockaddrUnix{}.Path) - 1; len(path) > fits {
+		return -1, &os.PathError{Op: "connect to", Path: path, Err: fmt.Errorf("the path of a socket has %d bytes at most", fits)}
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	defer func() {
+		if retErr != nil {
+			retErr = errors.Join(retErr, unix.Close(fd))
+		}
+	}()
+	limit := unix.NsecToTimeval(patience.Nanoseconds())
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err != nil {
+		return -1, os.NewSyscallError("setsockopt", err)
+	}
+	err = Retry(func() error { return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) })
+	if errors.Is(err, unix.EAGAIN) {
+		err = fmt.Errorf("nobody has accepted within %v", patience)
+	}
+	if err != nil {
+		return -1, &os.PathError{Op: "connect to", Path: path, Err: err}
+	}
+	return fd, nil
+}
+
 // Mount calls mount(2).
 func Mount(source, target, fstype string, flags uintptr, data string) error {
 	err := Retry(func() error { return unix.Mount(source, target, fstype, flags, data) })
@@ -135,10 +167,13 @@ func Flock(f *os.File, how int) error {
 	return nil
 }
 
+// NewPrefix begins the name of a file that WriteFile has not finished.
+const NewPrefix = ".new-"
+
 // WriteFile replaces path in one step: a reader sees the old bytes or the
 // new, also after a kill. With sync it survives a power cut as well.
 func WriteFile(path string, data []byte, mode os.FileMode, sync bool) (retErr error) {
-	f, err := os.CreateTemp(dir(path), ".new-*")
+	f, err := os.CreateTemp(dir(path), NewPrefix+"*")
 	if err != nil {
 		return err
 	}

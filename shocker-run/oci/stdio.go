@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/applet"
+	"shocker.sh/lib/sys"
 	"shocker.sh/shocker-run/internal/console"
 	"shocker.sh/shocker-run/internal/container"
 	streams "shocker.sh/shocker-run/internal/stdio"
@@ -26,6 +28,9 @@ type stdio struct {
 	pidfd   int              // socket for the process's pidfd; -1: none
 	streams *streams.Streams // of a terminal that we relay
 }
+
+// patience is how long an engine may take to accept the terminal or the pidfd.
+const patience = 10 * time.Second
 
 func (t *tool) stdio(c *cli.Context, terminal, detach bool) (*stdio, error) {
 	s := &stdio{socket: -1, pidfd: -1}
@@ -105,12 +110,9 @@ func (s *stdio) give(o *container.Options) {
 
 // dial connects to an engine's socket, before anything is made.
 func dial(what, path string) (int, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := sys.Connect(path, patience)
 	if err != nil {
-		return -1, os.NewSyscallError("socket", err)
-	}
-	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
-		return -1, errors.Join(fmt.Errorf("connect to the %s %s: %w", what, path, err), unix.Close(fd))
+		return -1, fmt.Errorf("%s: %w", what, err)
 	}
 	return fd, nil
 }
@@ -189,7 +191,7 @@ func send(socket int, name string, f *os.File) error {
 		// What is received is blocking for an engine that does not expect else.
 		sendErr = errors.Join(
 			unix.SetNonblock(int(fd), false),
-			unix.Sendmsg(socket, []byte(name), unix.UnixRights(int(fd)), nil, 0),
+			unix.Sendmsg(socket, []byte(name), unix.UnixRights(int(fd)), nil, unix.MSG_NOSIGNAL),
 		)
 	})
 	return errors.Join(err, sendErr)

@@ -142,7 +142,7 @@ func (c *Container) tellAgent(ctx context.Context) error {
 		return err
 	}
 	if err := sendFile(profile.ListenerPath, text, fd); err != nil {
-		return fmt.Errorf("tell the seccomp agent at %s: %w", profile.ListenerPath, err)
+		return fmt.Errorf("tell the seccomp agent: %w", err)
 	}
 	return c.proc.Release()
 }
@@ -153,19 +153,11 @@ const agentPatience = 10 * time.Second
 // sendFile sends a text with a descriptor over a connection of its own to a
 // socket.
 func sendFile(path string, text []byte, f *os.File) error {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := sys.Connect(path, agentPatience)
 	if err != nil {
-		return os.NewSyscallError("socket", err)
+		return err
 	}
 	defer unix.Close(fd)
-	limit := unix.NsecToTimeval(agentPatience.Nanoseconds())
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err != nil {
-		return os.NewSyscallError("setsockopt", err)
-	}
-	err = sys.Retry(func() error { return unix.Connect(fd, &unix.SockaddrUnix{Name: path}) })
-	if err != nil {
-		return os.NewSyscallError("connect", err)
-	}
 	rights := unix.UnixRights(int(f.Fd()))
 	for len(text) > 0 {
 		var n int
