@@ -11,6 +11,7 @@ import (
 
 	"shocker.sh/lib/applet"
 	"shocker.sh/lib/stage"
+	"shocker.sh/shocker-run/internal/container"
 )
 
 // defaultRoot is where containers are kept if nobody says: podman does not.
@@ -25,10 +26,19 @@ var Applet = applet.Applet{
 	Run: func(ctx context.Context, io applet.IO, args []string) error {
 		t := &tool{io: io, cgroupRoot: stage.FromEnv().CgroupRoot}
 		cmd := t.command()
-		err := applet.RunCommand(ctx, cmd, io, arrange(cmd, args))
+		err := plainly(applet.RunCommand(ctx, cmd, io, arrange(cmd, args)))
 		t.log.failed(err)
 		return err
 	},
+}
+
+// plainly keeps the words by which engines tell what is wrong with a program out
+// of all other errors.
+func plainly(err error) error {
+	if exit, ok := err.(*applet.ExitError); ok && exit.Err != nil {
+		return &applet.ExitError{Code: exit.Code, Err: container.Plainly(exit.Err)}
+	}
+	return container.Plainly(err)
 }
 
 // tool is one call of the program.

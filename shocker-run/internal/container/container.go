@@ -161,7 +161,7 @@ func (s *setup) close() {
 // Create makes the container; its process waits before its program. On error
 // nothing is left of it.
 func Create(ctx context.Context, spec *specs.Spec, o Options) (_ *Container, retErr error) {
-	defer func() { retErr = plainly(retErr) }()
+	defer func() { retErr = Plainly(retErr) }()
 	if err := check(spec); err != nil {
 		return nil, err
 	}

@@ -35,7 +35,19 @@ var plainWords = strings.NewReplacer(
 func (e plain) Error() string { return plainWords.Replace(e.error.Error()) }
 func (e plain) Unwrap() error { return e.error }
 
-func plainly(err error) error {
+// Plainly makes errors plain; those that were joined stay lines of their own.
+func Plainly(err error) error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		list, lines := joined.Unwrap(), []string(nil)
+		all := make([]error, len(list))
+		for i, e := range list {
+			lines = append(lines, e.Error())
+			all[i] = Plainly(e)
+		}
+		if err.Error() == strings.Join(lines, "\n") { // else it is of fmt.Errorf
+			return errors.Join(all...)
+		}
+	}
 	if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrNotExecutable) {
 		return err
 	}

@@ -45,7 +45,7 @@ var allKinds = []struct {
 // target is the container's first process, by pid and pidfd. What Exec
 // returns is used as a Container, but for its hooks.
 func Exec(ctx context.Context, spec *specs.Spec, process *specs.Process, pid int, target *os.File, o Options) (_ *Container, retErr error) {
-	defer func() { retErr = plainly(retErr) }()
+	defer func() { retErr = Plainly(retErr) }()
 	if err := checkProcess(process); err != nil {
 		return nil, err
 	}

@@ -29,7 +29,7 @@ func (c *Container) Start(ctx context.Context) error {
 	}
 	if err != nil {
 		c.ended = true
-		return plainly(errors.Join(err, c.proc.Kill()))
+		return Plainly(errors.Join(err, c.proc.Kill()))
 	}
 	return nil
 }
