@@ -23,7 +23,7 @@ func (c *Container) joinGroup(pid, init int) error {
 		return nil
 	}
 	err := c.o.Group.Join(pid, group.Joining{Init: init, Frozen: c.o.IntoFrozen, Below: c.o.Below})
-	if errors.Is(err, group.ErrGone) {
+	if errors.Is(err, group.ErrGone) && init == 0 {
 		err = fmt.Errorf("%w: shocker-cg up makes it", err)
 	}
 	if err != nil {
