@@ -139,6 +139,11 @@ func checkProcess(p *specs.Process) error {
 	if size := p.ConsoleSize; p.Terminal && size != nil && (size.Height > math.MaxUint16 || size.Width > math.MaxUint16) {
 		return fmt.Errorf("%w: process.consoleSize %d x %d", ErrInvalid, size.Width, size.Height)
 	}
+	for _, id := range append([]uint32{p.User.UID, p.User.GID}, p.User.AdditionalGids...) {
+		if id == math.MaxUint32 { // "leave alone" to setresuid(2): it would stay root
+			return fmt.Errorf("%w: process.user: %d is the number of no user or group", ErrInvalid, id)
+		}
+	}
 	if p.User.Umask != nil && *p.User.Umask > 0o777 {
 		return fmt.Errorf("%w: process.user.umask %#o", ErrInvalid, *p.User.Umask)
 	}
