@@ -38,7 +38,7 @@ func NewTableIn(dir string) (_ *Table, retErr error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := newTable(f)
+	t, err := newTable(f, true)
 	if err != nil {
 		return nil, err
 	}

@@ -50,6 +50,7 @@ func (t *Table) Start(o Options) (*Process, error) {
 	}
 	// The table ends: a step beyond the last would be number 0, read(2).
 	t.Call("end", unix.SYS_EXIT_GROUP, 0)
+	shared := (*cloneArgs)(unsafe.Pointer(&t.alloc(int(unsafe.Sizeof(cloneArgs{})))[0]))
 	first, err := t.opening(o.Shed)
 	if err != nil {
 		return nil, err
@@ -66,7 +67,6 @@ func (t *Table) Start(o Options) (*Process, error) {
 		args.flags |= unix.CLONE_INTO_CGROUP
 		args.cgroup = uint64(o.Cgroup.Fd())
 	}
-	shared := (*cloneArgs)(unsafe.Pointer(&t.alloc(int(unsafe.Sizeof(args)))[0]))
 	*shared = args
 	t.adviseHeap(unix.MADV_DONTFORK)
 	pid := clone(shared, unsafe.Sizeof(args), first, t.head)

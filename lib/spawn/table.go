@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -58,6 +59,7 @@ const (
 	maxFirst  = 128 // steps that Start puts before the others
 	maxSteps  = 16 << 10
 	tableSize = 16 << 20
+	chunk     = 64 << 10 // see reserve
 	headSize  = 64
 )
 
@@ -98,6 +100,8 @@ type Table struct {
 	status, release pipe
 	hold            *os.File // see NewTableIn
 	file            *os.File // whose memory it is
+	full            bool     // its file system can be full: see reserve
+	reserved        [tableSize / chunk]bool
 	stub            *os.File // see shed.go
 }
 
@@ -113,7 +117,7 @@ func NewTable() (*Table, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}
-	t, err := newTable(os.NewFile(uintptr(fd), "table"))
+	t, err := newTable(os.NewFile(uintptr(fd), "table"), false)
 	if err != nil {
 		return nil, err
 	}
@@ -128,8 +132,8 @@ func NewTable() (*Table, error) {
 }
 
 // newTable maps the memory of a table, that of an empty file, which is closed
-// with it.
-func newTable(f *os.File) (_ *Table, retErr error) {
+// with it; full says that there may be no room for it.
+func newTable(f *os.File, full bool) (_ *Table, retErr error) {
 	defer func() {
 		if retErr != nil {
 			f.Close()
@@ -150,6 +154,10 @@ func newTable(f *os.File) (_ *Table, retErr error) {
 		head: (*header)(unsafe.Pointer(&mem[0])),
 		data: headSize + (maxFirst+maxSteps)*int(unsafe.Sizeof(step{})),
 		file: f,
+		full: full,
+	}
+	if !t.reserve(0, headSize) {
+		return nil, errors.Join(t.err, unix.Munmap(mem))
 	}
 	t.head.allSigs = ^uint64(0)
 	t.head.base = uint64(uintptr(unsafe.Pointer(t.head)))
@@ -181,9 +189,30 @@ func (t *Table) alloc(n int) []byte {
 		t.err = ErrTableFull
 		return make([]byte, n) // Start reports it
 	}
+	if !t.reserve(t.data, n) {
+		return make([]byte, n) // likewise
+	}
 	b := t.mem[t.data : t.data+n : t.data+n]
 	t.data += (n + 7) &^ 7
 	return b
+}
+
+// reserve takes room for n bytes at an offset from the file system of the table.
+// Where there is none, to write to the memory would be a SIGBUS, for us or for the
+// child.
+func (t *Table) reserve(at, n int) bool {
+	for i := at / chunk; t.full && i*chunk < at+n; i++ {
+		if t.reserved[i] {
+			continue
+		}
+		err := unix.Fallocate(int(t.file.Fd()), 0, int64(i*chunk), chunk)
+		if err != nil && !errors.Is(err, unix.EOPNOTSUPP) { // a network's file system may not know it
+			t.err = &os.PathError{Op: "make room in", Path: t.file.Name(), Err: err}
+			return false
+		}
+		t.reserved[i] = true
+	}
+	return true
 }
 
 // Bytes puts data into the table's memory.
@@ -194,7 +223,12 @@ func (t *Table) Bytes(data []byte) Ref {
 }
 
 // String puts a string with its NUL into the table's memory.
-func (t *Table) String(s string) Ref { return t.Bytes(append([]byte(s), 0)) }
+func (t *Table) String(s string) Ref {
+	if strings.IndexByte(s, 0) >= 0 {
+		t.err = fmt.Errorf("%w: %q", ErrNUL, s) // the kernel would see less of it
+	}
+	return t.Bytes(append([]byte(s), 0))
+}
 
 // Strings puts a list of strings, ended by NULL, into the table's memory, as
 // execve(2) takes its arguments.
@@ -270,6 +304,9 @@ func (t *Table) Call(name string, nr uintptr, args ...any) *Step {
 func (t *Table) add(name string) *Step {
 	if len(t.steps) == maxSteps {
 		t.err = ErrTableFull
+		return &Step{&step{}, name}
+	}
+	if !t.reserve(headSize+(maxFirst+len(t.steps))*int(unsafe.Sizeof(step{})), int(unsafe.Sizeof(step{}))) {
 		return &Step{&step{}, name}
 	}
 	s := &Step{t.at(maxFirst + len(t.steps)), name}
