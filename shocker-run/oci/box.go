@@ -8,12 +8,15 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"shocker.sh/lib/applet"
 	"shocker.sh/lib/cgroup"
 	"shocker.sh/lib/spawn"
 	"shocker.sh/lib/sys"
@@ -50,9 +53,32 @@ func checkID(id string) error {
 	return nil
 }
 
+// checkRoot refuses a directory into which another user could put what we would
+// take for containers: what it says to undo we would undo.
+func checkRoot(root string) error {
+	if root == "" {
+		return applet.Usagef("--root is empty: want a directory")
+	}
+	st, err := os.Stat(root)
+	if err != nil || !st.IsDir() {
+		return nil // it is made when it is needed, or that fails
+	}
+	switch owner := st.Sys().(*syscall.Stat_t).Uid; {
+	case owner != uint32(os.Geteuid()):
+		return fmt.Errorf("%w: --root %s belongs to user %d", ErrUnsafeRoot, root, owner)
+	case st.Mode().Perm()&0o022 != 0:
+		return fmt.Errorf("%w: --root %s can be written by others: chmod go-w it", ErrUnsafeRoot, root)
+	}
+	return nil
+}
+
 // at is where the container of an id is, or can be.
 func (t *tool) at(id string) (*box, error) {
-	return &box{tool: t, dir: filepath.Join(t.root, id), kept: kept{ID: id}}, checkID(id)
+	b := &box{tool: t, dir: filepath.Join(t.root, id), kept: kept{ID: id}}
+	if err := checkID(id); err != nil {
+		return b, err
+	}
+	return b, checkRoot(t.root)
 }
 
 // newBox takes an id, and locks what it is to be: a delete --force waits until
@@ -125,6 +151,21 @@ func (b *box) there() error {
 	st, err := os.Lstat(b.dir)
 	if err == nil && !st.IsDir() || errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return fmt.Errorf("%s: %w", b.ID, ErrNotExist)
+	}
+	return err
+}
+
+// ownNames are all that a container's directory holds; see the package's comment.
+var ownNames = []string{"config.json", "lock", "state.json", "undo", "table", "hold", "status"}
+
+// ours says that nothing in the container's directory is somebody else's: with
+// a wrong --root it may be anything, and delete removes it.
+func (b *box) ours() error {
+	entries, err := os.ReadDir(b.dir)
+	for _, e := range entries {
+		if !slices.Contains(ownNames, e.Name()) && !strings.HasPrefix(e.Name(), sys.NewPrefix) {
+			return fmt.Errorf("%s: %w: there is %q", b.dir, ErrForeign, e.Name())
+		}
 	}
 	return err
 }

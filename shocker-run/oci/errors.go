@@ -12,6 +12,10 @@ var (
 	ErrNotExist = errors.New("container does not exist")
 	// ErrDamaged is a state that we have not written.
 	ErrDamaged = errors.New("the container's state is damaged (delete --force removes it)")
+	// ErrUnsafeRoot is a --root that others than its owner can write to.
+	ErrUnsafeRoot = errors.New("not safe to keep containers in")
+	// ErrForeign is a directory below --root that holds more than a container's.
+	ErrForeign = errors.New("this is no container's directory, or not only that: it is left")
 	// ErrNotRunning is a container that has stopped.
 	ErrNotRunning = errors.New("container not running")
 	// ErrStopped is a container that cannot be started again.

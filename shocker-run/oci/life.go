@@ -210,13 +210,10 @@ func writePidFile(path string, pid int) error {
 	if path == "" {
 		return nil
 	}
-	// An engine that waits for the file must not read half of it.
-	tmp := filepath.Join(filepath.Dir(path), fmt.Sprintf(".%s.%d", filepath.Base(path), pid))
-	if err := os.WriteFile(tmp, fmt.Append(nil, pid), 0o644); err != nil {
+	// An engine that waits for the file must not read half of it, and nobody can
+	// lay a link in its way.
+	if err := sys.WriteFile(path, fmt.Append(nil, pid), 0o644, false); err != nil {
 		return fmt.Errorf("write the pid file: %w", err)
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return errors.Join(fmt.Errorf("write the pid file: %w", err), os.Remove(tmp))
 	}
 	return nil
 }
@@ -410,8 +407,15 @@ func (t *tool) delete(ctx context.Context, id string, force bool) error {
 	if err != nil {
 		return err
 	}
-	lock, err := b.seize(ctx)
-	if force && errors.Is(err, ErrNotExist) {
+	err = b.there()
+	if err == nil {
+		err = b.ours()
+	}
+	var lock *os.File
+	if err == nil {
+		lock, err = b.seize(ctx)
+	}
+	if force && (errors.Is(err, ErrNotExist) || errors.Is(err, fs.ErrNotExist)) {
 		return nil
 	}
 	if err != nil {

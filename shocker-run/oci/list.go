@@ -111,6 +111,9 @@ func (t *tool) list(format string, quiet bool) error {
 	if format != "table" && format != "json" {
 		return applet.Usagef("--format %q: want table or json", format)
 	}
+	if err := checkRoot(t.root); err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(t.root)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
