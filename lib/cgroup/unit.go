@@ -86,13 +86,13 @@ func (u Unit) Path() (string, error) {
 	return path + "/" + u.Name, nil
 }
 
-// annotation begins those that ask for properties of the unit.
-const annotation = "org.systemd.property."
+// PropertyAnnotation begins those that ask for properties of the unit.
+const PropertyAnnotation = "org.systemd.property."
 
 // Annotated takes properties of the unit out of a config's annotations.
 func (u *Unit) Annotated(annotations map[string]string) error {
 	for key, value := range annotations {
-		name, ok := strings.CutPrefix(key, annotation)
+		name, ok := strings.CutPrefix(key, PropertyAnnotation)
 		if !ok {
 			continue
 		}

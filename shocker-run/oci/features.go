@@ -4,6 +4,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 
+	"shocker.sh/lib/cgroup"
 	"shocker.sh/shocker-run/internal/container"
 )
 
@@ -14,6 +15,8 @@ func (t *tool) features() error {
 		OCIVersionMax: specs.Version,
 		Hooks:         container.Hooks(),
 		MountOptions:  container.MountOptions(),
+		// Annotations change nothing here but what systemd is told of a scope.
+		PotentiallyUnsafeConfigAnnotations: []string{cgroup.PropertyAnnotation},
 		Linux: &features.Linux{
 			Namespaces:   container.Namespaces(),
 			Capabilities: container.Capabilities(),
