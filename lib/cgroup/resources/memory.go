@@ -35,7 +35,7 @@ func memory1(r *specs.LinuxResources) ([]value, error) {
 	if m.DisableOOMKiller != nil && *m.DisableOOMKiller {
 		values = append(values, value{file: "memory.oom_control", text: "1", same: oomKillerOff, before: oomKillerBefore})
 	}
-	if s := m.Swappiness; s != nil {
+	if s := m.Swappiness; s != nil && *s != unset {
 		if *s > 100 {
 			return nil, fmt.Errorf("%w: linux.resources.memory.swappiness: %d is not within 0 to 100", ErrInvalid, *s)
 		}
@@ -43,6 +43,9 @@ func memory1(r *specs.LinuxResources) ([]value, error) {
 	}
 	return values, nil
 }
+
+// unset is -1, which engines have for "leave alone", as a number without a sign.
+const unset = 1<<64 - 1
 
 // oomKillerOff: the file reads as three lines, "oom_kill_disable 1" first.
 func oomKillerOff(have, _ string) bool { return sameLine(have, "oom_kill_disable 1") }
@@ -67,7 +70,7 @@ func memory2(r *specs.LinuxResources) ([]value, error) {
 	if m.DisableOOMKiller != nil && *m.DisableOOMKiller {
 		return nil, notInV2("memory.disableOOMKiller", true)
 	}
-	if m.Swappiness != nil {
+	if m.Swappiness != nil && *m.Swappiness != unset {
 		return nil, notInV2("memory.swappiness", *m.Swappiness)
 	}
 	var values []value

@@ -126,6 +126,7 @@ func TestPlan(t *testing.T) {
 		{`{"blockIO":{"leafWeight":10}}`, "blkio.leaf_weight=10", "error: v2"},
 		{`{"memory":{"swap":10}}`, "memory.memsw.limit_in_bytes=10", "error: limit"},
 		{`{"memory":{"swappiness":101}}`, "error: 101", "error: v2"},
+		{`{"memory":{"swappiness":18446744073709551615}}`, "", ""},
 		{
 			`{"unified":{"memory.high":"900","cgroup.max.depth":"2","io.max":"8:0 rbps=1\n8:16 rbps=2"}}`,
 			"error: controller", "cgroup.max.depth=2, io.max=8:0 rbps=1, io.max=8:16 rbps=2, memory.high=900",
