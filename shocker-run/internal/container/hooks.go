@@ -113,13 +113,13 @@ func (c *Container) hook(ctx context.Context, when string, h specs.Hook, state *
 	if ctxErr := ctx.Err(); errors.Is(ctxErr, context.DeadlineExceeded) && h.Timeout != nil {
 		err = fmt.Errorf("no end within %d s: %w", *h.Timeout, ctxErr)
 	}
-	if said := bytes.TrimSpace(out); err != nil && len(said) > 0 {
-		err = fmt.Errorf("%w: %s", err, said)
-	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", h.Path, err)
+		err = fmt.Errorf("%s: %w", h.Path, err)
 	}
-	return nil
+	if out = bytes.TrimSpace(out); err != nil && len(out) > 0 {
+		err = fmt.Errorf("%w: %s", err, out)
+	}
+	return err
 }
 
 // runOutside executes a hook in our own namespaces, with the state on its
@@ -129,7 +129,7 @@ func runOutside(ctx context.Context, h specs.Hook, state *specs.State, dir strin
 	if err != nil {
 		return nil, err
 	}
-	var out bytes.Buffer
+	var out firstBytes
 	cmd := exec.CommandContext(ctx, h.Path)
 	if len(h.Args) > 0 {
 		cmd.Args = h.Args
@@ -144,7 +144,18 @@ func runOutside(ctx context.Context, h specs.Hook, state *specs.State, dir strin
 	defer runtime.UnlockOSThread()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	err = cmd.Run()
-	return out.Bytes(), err
+	return out, err
+}
+
+// maxHookOutput is how much of what a hook says is kept, in bytes.
+const maxHookOutput = 64 << 10
+
+// firstBytes keeps the first maxHookOutput bytes of what is written to it.
+type firstBytes []byte
+
+func (b *firstBytes) Write(p []byte) (int, error) {
+	*b = append(*b, p[:min(len(p), maxHookOutput-len(*b))]...)
+	return len(p), nil
 }
 
 // checkHooks refuses hooks that cannot be.

@@ -242,3 +242,16 @@ func children(t *testing.T) string {
 	}
 	return fmt.Sprint(all)
 }
+
+// TestFirstBytes: a hook that says much costs no memory.
+func TestFirstBytes(t *testing.T) {
+	var b firstBytes
+	for range 3 {
+		if n, err := b.Write(make([]byte, maxHookOutput-1)); n != maxHookOutput-1 || err != nil {
+			t.Errorf("Write = %d, %v", n, err)
+		}
+	}
+	if len(b) != maxHookOutput {
+		t.Errorf("%d bytes are kept; want %d", len(b), maxHookOutput)
+	}
+}

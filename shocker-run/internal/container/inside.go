@@ -17,9 +17,6 @@ import (
 	"shocker.sh/lib/spawn"
 )
 
-// maxHookOutput is how much of what a hook says is kept, in bytes.
-const maxHookOutput = 64 << 10
-
 // runInside executes a hook in the namespaces and cgroups of the container's
 // waiting process, and returns what it says. The path counts from the
 // container's root if pivoted, else from the host's, which the mount namespace
