@@ -402,3 +402,36 @@ func TestRelativeSource(t *testing.T) {
 		t.Errorf("%q, %v, warnings %v; want one", o.out, err, warnings)
 	}
 }
+
+// TestSwappedPlace: what was a directory when the parent looked becomes a link
+// before the process mounts there, or makes its working directory
+// (CVE-2021-30465, CVE-2023-27561). Nothing is done where it leads.
+func TestSwappedPlace(t *testing.T) {
+	tmpfs := func(dest string) []specs.Mount {
+		return []specs.Mount{{Destination: dest, Type: "tmpfs", Source: "tmpfs"}}
+	}
+	for _, test := range []struct {
+		mounts []specs.Mount
+		cwd    string
+	}{{tmpfs("/m"), "/"}, {tmpfs("/m/sub"), "/"}, {tmpfs("/m/new/er"), "/"}, {nil, "/m/new"}} {
+		root := busyboxRoot(t)
+		for _, dir := range []string{"m/sub", "victim/sub"} {
+			if err := os.MkdirAll(filepath.Join(root, dir), 0o777); err != nil {
+				t.Fatal(err)
+			}
+		}
+		spec := config(root, "true")
+		spec.Mounts, spec.Process.Cwd = append(spec.Mounts, test.mounts...), test.cwd
+		_, err := run(t, spec, func(o *Options) {
+			o.OwnStdio = func(int, int) error { // all is planned, and nothing done
+				return errors.Join(os.RemoveAll(filepath.Join(root, "m")), os.Symlink("/victim", filepath.Join(root, "m")))
+			}
+		})
+		if !errors.Is(err, unix.ELOOP) {
+			t.Errorf("%v, working directory %s: %v; want ELOOP", test.mounts, test.cwd, err)
+		}
+		if got, err := os.ReadDir(filepath.Join(root, "victim")); len(got) != 1 || err != nil {
+			t.Errorf("%v, working directory %s: in the directory that the link leads to is %v, %v", test.mounts, test.cwd, got, err)
+		}
+	}
+}
