@@ -150,7 +150,7 @@ func typeInto(args []string) error {
 		if _, err := unix.IoctlGetTermios(fd, unix.TCGETS); err == nil {
 			fmt.Printf("descriptor %d is a terminal\n", fd)
 		}
-		for _, c := range []byte(args[0]) {
+		for _, c := range []byte(args[0] + "\n") { // what is no line yet is not counted (TIOCINQ)
 			_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCSTI, uintptr(unsafe.Pointer(&c)))
 			if errno == 0 {
 				fmt.Printf("typed %q into %d\n", c, fd)

@@ -49,32 +49,40 @@ func TestEscapeKernel(t *testing.T) {
 }
 
 // TestEscapeTerminal: a program types into its caller's terminal (TIOCSTI). The
-// pipes or the terminal of its own that it gets guard us.
+// session of its own that it gets guards us, in which the caller's terminal is
+// not /dev/tty, and but for shocker-oci the pipes or the terminal of its own.
 func TestEscapeTerminal(t *testing.T) {
 	testkit.Run(t, testkit.Options{}, func(t *testing.T, h *testkit.Host) {
 		t.Chdir(h.Dir)
 		h.Bin(t)
-		image := strings.TrimSpace(strings.TrimPrefix(h.Must(t, "init", tree(t, h)), "Created: "))
+		dir := tree(t, h)
+		image := strings.TrimSpace(strings.TrimPrefix(h.Must(t, "init", dir), "Created: "))
 		id := strings.TrimSpace(h.Must(t, "run", "-d", "--network", "none", "--userns", "host", image, "/enemy", "wait"))
+		oci := (&aim{t, h, "shocker-oci", true}).prepare(dir, "").line(false, "/enemy", "type", "evil")
 		for _, test := range []struct {
 			line string
-			own  bool // it has a terminal, which is not the caller's
+			has  string // what is its stdio
 		}{
-			{"shocker run -i --userns host " + image + " /enemy type evil", false},
-			{"shocker run -it --userns host " + image + " /enemy type evil", true},
-			{"shocker exec -i " + id + " /enemy type evil", false},
-			{"shocker exec -it " + id + " /enemy type evil", true},
+			{"shocker run -i --userns host " + image + " /enemy type evil", "pipes"},
+			{"shocker run -it --userns host " + image + " /enemy type evil", "a terminal of its own"},
+			{"shocker exec -i " + id + " /enemy type evil", "pipes"},
+			{"shocker exec -it " + id + " /enemy type evil", "a terminal of its own"},
+			{oci, "the caller's"},
+			{oci + " </dev/null >out 2>&1; cat out", "files"},
 		} {
 			term := newTerminal(t, 24, 80)
 			cmd := term.start("sh", "-c", test.line+"; echo st''atus $?")
-			term.expect("status 0")
+			shown := term.expect("status 0")
 			term.ended(cmd)
 			n, err := unix.IoctlGetInt(int(term.slave.Fd()), unix.TIOCINQ)
 			if err != nil || n != 0 {
 				t.Errorf("%s: %d bytes wait in the caller's terminal, %v", test.line, n, err)
 			}
-			if !test.own && strings.Contains(term.shown.String(), "is a terminal") {
-				t.Errorf("%s: %q; want no terminal", test.line, term.shown.String())
+			if test.has != "a terminal of its own" && strings.Contains(shown, "typed") {
+				t.Errorf("%s: %q", test.line, shown)
+			}
+			if strings.Contains(shown, "is a terminal") != (test.has != "pipes" && test.has != "files") {
+				t.Errorf("%s: %q; want %s", test.line, shown, test.has)
 			}
 		}
 	})

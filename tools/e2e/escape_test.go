@@ -12,9 +12,7 @@ import (
 
 // The tests named TestEscape are attacks that were successful on some runtime,
 // or would be on a careless one. Each says what guards us, and was seen to fail
-// without it, but for these: Amounts did not end then, Devices passes without
-// nodev on the attached root, and not tried were Terminal, and in Links and
-// Masks what becomes a link and the sysctl.
+// without it.
 //
 // An attack is a tree for the image, a change of the config as a filter of jq,
 // and a program; so it can be aimed at shocker's own pipeline, and at the

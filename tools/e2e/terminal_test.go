@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -75,19 +76,18 @@ func (term *terminal) types(text string) {
 	}
 }
 
-// expect reads on until text has been shown.
-func (term *terminal) expect(text string) {
+// expect reads on until text has been shown, and returns what came before it.
+func (term *terminal) expect(text string) string {
 	term.Helper()
 	if err := term.master.SetReadDeadline(time.Now().Add(testkit.Patience(20 * time.Second))); err != nil {
 		term.Fatal(err)
 	}
 	buf := make([]byte, 4096)
 	for {
-		if _, rest, ok := bytes.Cut(term.shown.Bytes(), []byte(text)); ok {
-			rest = bytes.Clone(rest)
+		if before, rest, ok := strings.Cut(term.shown.String(), text); ok {
 			term.shown.Reset()
-			term.shown.Write(rest)
-			return
+			term.shown.WriteString(rest)
+			return before
 		}
 		n, err := term.master.Read(buf)
 		term.shown.Write(buf[:n])
