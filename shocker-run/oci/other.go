@@ -12,6 +12,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/applet"
 )
@@ -36,14 +37,19 @@ func (t *tool) otherCommands() []*cli.Command {
 				if c.NArg() > 0 {
 					return applet.Usagef("spec: an argument too many: %q", c.Args().First())
 				}
-				return writeSpec(filepath.Join(c.String("bundle"), "config.json"), c.Bool("rootless"))
+				return t.writeSpec(filepath.Join(c.String("bundle"), "config.json"), c.Bool("rootless"))
 			},
 		},
 	}
 }
 
-func writeSpec(path string, rootless bool) error {
+func (t *tool) writeSpec(path string, rootless bool) error {
 	spec := example()
+	// On v1 a container sees the host's cgroups, as runc and docker have it.
+	var tree unix.Statfs_t
+	if err := unix.Statfs(t.cgroupRoot, &tree); err == nil && tree.Type == unix.CGROUP2_SUPER_MAGIC {
+		spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	}
 	if rootless {
 		own(spec, os.Geteuid(), os.Getegid())
 	}
@@ -94,7 +100,6 @@ func example() *specs.Spec {
 				{Type: specs.IPCNamespace},
 				{Type: specs.UTSNamespace},
 				{Type: specs.MountNamespace},
-				{Type: specs.CgroupNamespace},
 			},
 			MaskedPaths: []string{
 				"/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",

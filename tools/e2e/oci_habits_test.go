@@ -95,6 +95,11 @@ func TestOCIHabits(t *testing.T) {
 		habit{shared + `oci kill one TERM; kill -9 $(cat pid); wait_for is one stopped; oci kill one TERM || echo first gone; oci kill one 9 && wait_for [ -z "$(` + procs + `)" ] && echo all gone`, "2\nfirst gone\nall gone\n"},
 		// A group below the container's is below it, and is one that there is.
 		habit{`oci run -d -b bundle one; for g in .. a/../../b nosuch whaaat:/ pids:../one; do oci exec --cgroup $g one true 2>err; echo $?; done; grep -c whaaat err; oci exec --cgroup / one echo in`, "255\n255\n255\n255\n255\n0\nin\n"},
+		// A new config has a cgroup namespace on v2 only.
+		habit{`mkdir new && oci spec -b new; jq '[.linux.namespaces[].type] | index("cgroup") != null' new/config.json >has; [ -e /sys/fs/cgroup/cgroup.controllers ] && echo true >want || echo false >want; cmp has want && echo as the host`, "as the host\n"},
+		// Words that engines and suites look for.
+		habit{`program /nosuch; oci run -b bundle one 2>&1 | grep -o 'exec /nosuch: no such file or directory'`, "exec /nosuch: no such file or directory\n"},
+		habit{`rm -rf bundle/rootfs/proc; ln -s tmp bundle/rootfs/proc; oci run -b bundle one 2>&1 | grep -o 'must be mounted on ordinary directory'; rm bundle/rootfs/proc; mkdir bundle/rootfs/proc`, "must be mounted on ordinary directory\n"},
 		habit{`shocker-oci --root nosuch list -q 2>err || grep -o 'no such file or directory' err`, "no such file or directory\n"},
 		// Warnings are seen where no log is asked for.
 		habit{

@@ -16,7 +16,7 @@ var (
 	ErrNotExecutable = errors.New("cannot be executed")
 	// ErrUnsafeMount is a mount whose place in the image is a symbolic link
 	// that could lead elsewhere.
-	ErrUnsafeMount = errors.New("mount point is a symbolic link")
+	ErrUnsafeMount = errors.New("must be mounted on ordinary directory")
 	// ErrGone is a container whose process is no longer there.
 	ErrGone = errors.New("not running")
 )

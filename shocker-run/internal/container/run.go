@@ -123,7 +123,7 @@ func notExecuted(program string, tried []unix.Errno) error {
 	switch errno {
 	case unix.ENOENT, unix.ENOTDIR:
 		if strings.Contains(program, "/") {
-			return fmt.Errorf("%q: %w: it, or the interpreter that it names: %w", program, ErrNotFound, errno)
+			return fmt.Errorf("exec %s: %w: %w, or the interpreter that it names", program, errno, ErrNotFound)
 		}
 		return fmt.Errorf("%q: %w in $PATH", program, ErrNotFound)
 	case unix.EACCES:

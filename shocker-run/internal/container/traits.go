@@ -38,18 +38,18 @@ var memoryFlags = map[specs.MemoryPolicyFlagType]int{
 func parseMemoryPolicy(m *specs.LinuxMemoryPolicy) (mode int, nodes []uint64, _ error) {
 	mode, ok := memoryModes[m.Mode]
 	if !ok {
-		return 0, nil, fmt.Errorf("%w: linux.memoryPolicy.mode %q", ErrInvalid, m.Mode)
+		return 0, nil, fmt.Errorf("%w: linux.memoryPolicy: invalid memory policy mode %q", ErrInvalid, m.Mode)
 	}
 	for _, name := range m.Flags {
 		flag, ok := memoryFlags[name]
 		if !ok {
-			return 0, nil, fmt.Errorf("%w: linux.memoryPolicy flag %q", ErrInvalid, name)
+			return 0, nil, fmt.Errorf("%w: linux.memoryPolicy: invalid memory policy flag %q", ErrInvalid, name)
 		}
 		mode |= flag
 	}
 	nodes, err := parseList(m.Nodes)
 	if err != nil {
-		return 0, nil, fmt.Errorf("linux.memoryPolicy: %w", err)
+		return 0, nil, fmt.Errorf("linux.memoryPolicy: invalid memory policy node: %w", err)
 	}
 	return mode, nodes, nil
 }
