@@ -12,7 +12,7 @@ var docker = engine{
 		s.Setenv("DOCKER_HOST", "unix:///run/docker.sock")
 		args := []string{
 			"--data-root", s.dir + "/data", "--exec-root", "/run/docker", "--pidfile", "/run/docker.pid",
-			"--host", "unix:///run/docker.sock", "--containerd", containerdSocket,
+			"--host", "unix:///run/docker.sock", "--containerd", containerdSocket, "--storage-driver", "overlay2",
 		}
 		for _, r := range []string{reference, candidate} {
 			if r != "runc" { // it has that one by itself
