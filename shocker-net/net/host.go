@@ -248,7 +248,7 @@ func (s *hostState) makeBridge(h stage.Host, subnet lease.Subnet) error {
 			return err
 		}
 		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.Alias = h.Bridge, alias
+		attrs.Name, attrs.Alias, attrs.HardwareAddr = h.Bridge, alias, hardwareAddr(subnet)
 		link = &netlink.Bridge{LinkAttrs: attrs}
 		if err := netlink.LinkAdd(link); err != nil {
 			return fmt.Errorf("make bridge %s: %w", h.Bridge, err)
@@ -264,6 +264,15 @@ func (s *hostState) makeBridge(h stage.Host, subnet lease.Subnet) error {
 		return fmt.Errorf("set up %s: %w", h.Bridge, err)
 	}
 	return adopt(link)
+}
+
+// hardwareAddr is the bridge's own. Without one it takes the lowest of its ports',
+// which another container changes: then those that run reach nothing until
+// their neighbour table finds out. Made of the bridge's address, it is also
+// that of a bridge which was deleted and made anew.
+func hardwareAddr(subnet lease.Subnet) net.HardwareAddr {
+	ip := subnet.Gateway().Addr().As4()
+	return append(net.HardwareAddr{0x02, 0x53}, ip[:]...) // locally administered
 }
 
 // adopt takes the containers' ends in that had another bridge, which somebody

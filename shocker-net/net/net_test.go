@@ -483,6 +483,25 @@ func TestOtherSettings(t *testing.T) {
 	})
 }
 
+// TestBridgeAddress: whatever comes to the bridge, or takes its place, its
+// hardware address is the one that containers know.
+func TestBridgeAddress(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host) {
+		must(t, net(t, h, "up", "ps_1"))
+		const address = "cat /sys/class/net/bridge0/address"
+		before := must(t, h.Sh(t, address))
+		must(t, h.Sh(t, "ip link add port9 address 02:00:00:00:00:01 type veth peer name port8; ip link set port9 master bridge0 up"))
+		if now := must(t, h.Sh(t, address)); now != before {
+			t.Errorf("with another port it has %q; want %q", now, before)
+		}
+		must(t, h.Sh(t, "ip link del bridge0"))
+		must(t, net(t, h, "up", "ps_2"))
+		if now := must(t, h.Sh(t, address)); now != before {
+			t.Errorf("made anew it has %q; want %q", now, before)
+		}
+	})
+}
+
 // TestBridgeDeleted: the containers that run get the next bridge.
 func TestBridgeDeleted(t *testing.T) {
 	on(t, func(t *testing.T, h *testkit.Host) {
