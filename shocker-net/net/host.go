@@ -74,7 +74,7 @@ func (s *hostState) write(h stage.Host) error {
 
 // hold returns the host's part, made where it is missing, and keeps it from
 // being taken away until held is closed, or for as long as there is a lease.
-// When all is there this costs two questions to the kernel.
+// When all is there this costs two questions to the kernel and a look for a file.
 func hold(h stage.Host) (n network, held *os.File, err error) {
 	subnet, err := lease.Parse(h.Subnet)
 	if err == nil {
@@ -199,7 +199,8 @@ func leased(h stage.Host) (bool, error) {
 	return len(taken) > 0, err
 }
 
-// ready says whether the host's part is as ensure left it.
+// ready says whether the host's part is as ensure left it, and no chain drops
+// that did not then, as when Docker has been started since.
 func ready(h stage.Host, subnet lease.Subnet) (network, bool, error) {
 	s, err := readState(h)
 	if err != nil || !s.Ready || s.Subnet != subnet.String() {
@@ -209,8 +210,19 @@ func ready(h stage.Host, subnet lease.Subnet) (network, bool, error) {
 	if err != nil {
 		return network{}, false, ignoreNotFound(err)
 	}
-	table, err := nft.Exists()
-	return network{subnet, link.Attrs().Index}, table, err
+	table, chains, old, err := firewalls()
+	known := !slices.ContainsFunc(chains, func(c nft.Chain) bool { return !slices.Contains(s.Chains, c) }) &&
+		(old == "" || slices.Contains(s.Legacy, old))
+	return network{subnet, link.Attrs().Index}, table && known, err
+}
+
+// firewalls says whether our table is there, and which chains of others drop
+// what is forwarded: of nftables, and one of iptables-legacy or "".
+func firewalls() (table bool, chains []nft.Chain, old string, err error) {
+	if table, chains, err = nft.Look(); err == nil {
+		old, err = legacy.Dropping()
+	}
+	return table, chains, old, err
 }
 
 func ignoreNotFound(err error) error {
@@ -360,11 +372,7 @@ func (s *hostState) rules(h stage.Host, subnet lease.Subnet, held *os.File) erro
 			return fmt.Errorf("nftables table inet shocker %w: rename it", ErrForeign)
 		}
 	}
-	chains, err := nft.Dropping()
-	if err != nil {
-		return err
-	}
-	old, err := legacy.Dropping()
+	_, chains, old, err := firewalls()
 	if err != nil {
 		return err
 	}
@@ -479,17 +487,15 @@ func check(h stage.Host, id, address string) error {
 	if _, ok, err := ready(h, subnet); err != nil {
 		errs = append(errs, err)
 	} else if !ok {
-		errs = append(errs, fmt.Errorf("bridge %s, or nftables table inet shocker, %w: the next run makes it", h.Bridge, ErrMissing))
+		errs = append(errs, fmt.Errorf("bridge %s, nftables table inet shocker, or a rule in a chain that drops, %w: the next run makes it", h.Bridge, ErrMissing))
 	}
-	chains, err := nft.Dropping()
+	_, chains, old, err := firewalls()
 	errs = append(errs, err)
 	for _, c := range chains {
 		if ok, err := c.Accepts(h.Bridge); err != nil || !ok {
 			errs = append(errs, errors.Join(err, fmt.Errorf("chain %s of table %s drops what is forwarded, and our rules there %w", c.Name, c.Table, ErrMissing)))
 		}
 	}
-	old, err := legacy.Dropping()
-	errs = append(errs, err)
 	if old != "" {
 		if ok, err := legacy.Accepts(old, h.Bridge); err != nil || !ok {
 			errs = append(errs, errors.Join(err, fmt.Errorf("chain %s of iptables-legacy drops what is forwarded, and our rules there %w", old, ErrMissing)))

@@ -228,6 +228,35 @@ func TestLegacyDrops(t *testing.T) {
 	}
 }
 
+// TestDropsLater: what drops since there is a network gets our rules with the
+// next container, for all.
+func TestDropsLater(t *testing.T) {
+	testkit.Requires(t, "iptables-legacy")
+	on(t, func(t *testing.T, h *testkit.Host) {
+		must(t, h.Sh(t, outside))
+		const ping = "shocker-net exec ps_1 -- busybox ping -c 1 -W "
+		must(t, net(t, h, "up", "ps_1"))
+		for i, rules := range []string{
+			"iptables-nft -P FORWARD DROP",
+			"iptables-nft -N DOCKER-USER; iptables-nft -F FORWARD; iptables-nft -A FORWARD -j DOCKER-USER",
+			legacyDrop,
+			"iptables-legacy -N DOCKER-USER; iptables-legacy -F FORWARD; iptables-legacy -A FORWARD -j DOCKER-USER",
+		} {
+			must(t, h.Sh(t, ping+"5 192.0.2.2; "+rules))
+			if r := h.Sh(t, ping+"1 192.0.2.2"); r.Code == 0 {
+				t.Errorf("%s: nothing is dropped", rules)
+			}
+			must(t, net(t, h, "up", fmt.Sprintf("ps_%d", i+2)))
+		}
+		must(t, h.Sh(t, ping+"5 192.0.2.2"))
+		must(t, net(t, h, "down", "ps_1", "ps_2", "ps_3", "ps_4", "ps_5"))
+		must(t, h.Sh(t, "shocker-net teardown"))
+		if left := must(t, h.Sh(t, "iptables-nft -S; iptables-legacy -S; nft list tables")); strings.Contains(left, "bridge0") || strings.Contains(left, "inet shocker") {
+			t.Errorf("left behind: %s", left)
+		}
+	})
+}
+
 // TestLegacyAccepts: where nothing drops, or where somebody has let the bridge
 // pass, nothing of ours gets into iptables-legacy, and no table is made.
 func TestLegacyAccepts(t *testing.T) {

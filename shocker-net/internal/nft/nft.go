@@ -5,6 +5,7 @@ package nft
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/netip"
 
@@ -18,24 +19,6 @@ const tableName = "shocker"
 
 // conntrack status bit IPS_DST_NAT: the destination was rewritten.
 const statusDstNAT = 1 << 5
-
-// Exists says whether our table is there.
-func Exists() (bool, error) {
-	c, err := nftables.New()
-	if err != nil {
-		return false, err
-	}
-	tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
-	if err != nil {
-		return false, fmt.Errorf("list nftables: %w", err)
-	}
-	for _, t := range tables {
-		if t.Name == tableName {
-			return true, nil
-		}
-	}
-	return false, nil
-}
 
 // Foreign says whether the table of our name is somebody else's: it has chains
 // that we do not make.
@@ -98,16 +81,12 @@ func Make(bridge string, subnet netip.Prefix) error {
 
 // Remove removes our table; it is no error if there is none.
 func Remove() error {
-	there, err := Exists()
-	if err != nil || !there {
-		return err
-	}
 	c, err := nftables.New()
 	if err != nil {
 		return err
 	}
 	c.DelTable(&nftables.Table{Name: tableName, Family: nftables.TableFamilyINet})
-	if err := c.Flush(); err != nil {
+	if err := c.Flush(); err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("remove nftables table inet %s: %w", tableName, err)
 	}
 	return nil
@@ -162,21 +141,22 @@ func (c Chain) chain() *nftables.Chain {
 	return &nftables.Chain{Name: c.Name, Table: &nftables.Table{Name: c.Table, Family: nftables.TableFamily(c.Family)}}
 }
 
-// Dropping lists the chains of others whose policy drops what is forwarded.
-// Where Docker left one for administrators, that stands for it.
-func Dropping() ([]Chain, error) {
+// Look says, by one question, whether our table is there, and which chains of
+// others drop what is forwarded by their policy. Where Docker left one for
+// administrators, that stands for it.
+func Look() (made bool, dropping []Chain, _ error) {
 	c, err := nftables.New()
 	if err != nil {
-		return nil, err
+		return false, nil, err
 	}
 	all, err := c.ListChains()
 	if err != nil {
-		return nil, fmt.Errorf("list chains of nftables: %w", err)
+		return false, nil, fmt.Errorf("list chains of nftables: %w", err)
 	}
-	var found []Chain
 	for _, ch := range all {
 		family := ch.Table.Family
 		ours := ch.Table.Name == tableName && family == nftables.TableFamilyINet
+		made = made || ours
 		if ours || ch.Hooknum == nil || *ch.Hooknum != *nftables.ChainHookForward ||
 			ch.Policy == nil || *ch.Policy != nftables.ChainPolicyDrop ||
 			family != nftables.TableFamilyIPv4 && family != nftables.TableFamilyINet {
@@ -188,9 +168,9 @@ func Dropping() ([]Chain, error) {
 				into.Name = user.Name
 			}
 		}
-		found = append(found, into)
+		dropping = append(dropping, into)
 	}
-	return found, nil
+	return made, dropping, nil
 }
 
 // Accept puts "-i BRIDGE -j ACCEPT" and "-o BRIDGE -j ACCEPT" at the head of
