@@ -18,7 +18,7 @@ import (
 // written lies in a tmpfs that nothing but the overlays knows, since it stays
 // behind with the machine's mounts.
 //
-//	/, /etc              overlays on the machine's
+//	/                    overlay on the machine's
 //	other local disks    overlays as well
 //	other mounts         read-only
 //	/dev                 the machine's
@@ -41,13 +41,8 @@ func (c config) enterRoot() error {
 	if err := os.Mkdir(root, 0o755); err != nil {
 		return err
 	}
-	// /etc is a mount, so that the program mounts of runtime-tools, which binds
-	// it, recognises none of these: since kernel 6.8 it would find our bind
-	// mounts before those that the container's process makes (docs/design.md).
-	for _, dir := range []string{"/", "/etc"} {
-		if err := overlay(private, dir, root+dir); err != nil {
-			return err
-		}
+	if err := overlay(private, "/", root); err != nil {
+		return err
 	}
 	for _, m := range machine {
 		if err := c.carry(m, private, root); err != nil {

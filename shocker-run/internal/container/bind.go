@@ -31,6 +31,10 @@ func (m *mounts) bind(a *attachment, mnt specs.Mount, o *mountOptions) (err erro
 		return err
 	}
 	a.file = !st.IsDir()
+	a.bind, a.unbindable = true, o.propagation == unix.MS_UNBINDABLE
+	if o.propagationRec {
+		a.unbindableRec = unix.AT_RECURSIVE
+	}
 	if err := m.propagate(a.tree, o); err != nil {
 		return err
 	}
@@ -58,7 +62,7 @@ func (m *mounts) propagate(tree *os.File, o *mountOptions) error {
 			return err
 		}
 	}
-	if o.propagation == 0 || o.propagation == unix.MS_SLAVE {
+	if o.propagation == 0 || o.propagation == unix.MS_SLAVE || o.propagation == unix.MS_UNBINDABLE {
 		return nil
 	}
 	return setAttr(tree, o.propagationRec, &unix.MountAttr{Propagation: o.propagation})

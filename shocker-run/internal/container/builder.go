@@ -114,13 +114,18 @@ func (b *builder) mounts(m *mounts) (proc, pts any) {
 			continue
 		}
 		at := b.inPlace(a.place, len(a.place.elems), unix.O_PATH)
-		ordered := a.tree == nil || a.kind != "tmpfs"
-		if !ordered && copies(a.tree) {
-			tree, ordered = b.copyMount(a.dest, a.tree), true
+		renew := a.bind && !a.file && !m.ns.own(unix.CLONE_NEWUSER)
+		if a.tree != nil && a.kind == "tmpfs" {
+			if renew = !copies(a.tree); !renew {
+				tree = b.copyMount(a.dest, a.tree)
+			}
 		}
 		b.attach("mount on "+a.dest, tree, at)
-		if !ordered {
+		if renew {
 			tree = b.renew(a.dest, a.tree, at)
+		}
+		if a.unbindable {
+			b.setAttr("make "+a.dest+" unbindable", tree, a.unbindableRec, &unix.MountAttr{Propagation: unix.MS_UNBINDABLE})
 		}
 		a.attached = tree
 	}
@@ -138,7 +143,7 @@ func copies(tree *os.File) bool {
 	return err == nil
 }
 
-const copyFlags = unix.AT_EMPTY_PATH | unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC
+const copyFlags = unix.AT_EMPTY_PATH | unix.AT_RECURSIVE | unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC
 
 func (b *builder) copyMount(dest string, tree *os.File) *spawn.Step {
 	return b.Call("copy mount on "+dest, unix.SYS_OPEN_TREE, tree, "", copyFlags)
@@ -146,7 +151,8 @@ func (b *builder) copyMount(dest string, tree *os.File) *spawn.Step {
 
 // renew puts a copy into the place of a mount that the parent has made. Since
 // kernel 6.8 mountinfo lists mounts in the order in which they were made, and
-// there the record's order is looked for, by runtime-tools for one.
+// there the record's order is looked for, by runtime-tools for one. A bind mount
+// of a file, and those of a user namespace, stay as they are.
 func (b *builder) renew(dest string, tree *os.File, at any) *spawn.Step {
 	again := b.copyMount(dest, tree)
 	b.Call("enter "+dest, unix.SYS_FCHDIR, tree)

@@ -34,7 +34,12 @@ type attachment struct {
 	// readonly is a tmpfs that is made read-only once all that belongs on it
 	// is there: places of later mounts, device nodes, the working directory.
 	readonly bool
-	attached any // the mount in its place
+	bind     bool // a copy of a tree of the host
+	// unbindable is a bind mount that is made so in its place, since it could
+	// not be copied then; unbindableRec is AT_RECURSIVE if all below it is, too.
+	unbindable    bool
+	unbindableRec int
+	attached      any // the mount in its place
 }
 
 // fileSystem is one that the child makes.
