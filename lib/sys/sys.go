@@ -94,7 +94,7 @@ func OpenDir(path string) (*os.File, error) {
 // Connect connects to the unix socket at path. Who listens there and accepts
 // nobody, or reads nothing of what is sent later, is waited for so long at most
 // (unix(7), SO_SNDTIMEO).
-func Connect(path string, patience time.Duration) (fd int, retErr error) {
+func Connect(path string, patience time.Duration) (_ int, retErr error) {
 	if fits := len(unix.RawSockaddrUnix{}.Path) - 1; len(path) > fits {
 		return -1, &os.PathError{Op: "connect to", Path: path, Err: fmt.Errorf("the path of a socket has %d bytes at most", fits)}
 	}

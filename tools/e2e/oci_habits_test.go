@@ -196,7 +196,7 @@ func TestOCIPidfdSocket(t *testing.T) {
 				t.Errorf("%s: the pidfd is of %q; want %q, %v", script, got, want, err)
 			}
 		}
-		if r := oci(`oci create -b bundle --pidfd-socket nosuch two`); r.Code == 0 || !strings.Contains(r.Stderr, "pidfd socket nosuch") {
+		if r := oci(`oci create -b bundle --pidfd-socket nosuch two`); r.Code == 0 || !strings.Contains(r.Stderr, "pidfd socket: connect to nosuch: does not exist\n") {
 			t.Errorf("with no socket: %+v", r)
 		}
 		ok(t, oci(`oci delete -f one`))

@@ -171,7 +171,7 @@ func TestOCITerminal(t *testing.T) {
 		read(`oci exec -d -t --console-socket socket one sh -c 'test -t 0 && tty; sleep 1000'`, "/dev/pts/1\r\n")
 		for script, want := range map[string]string{
 			`oci create -b bundle two`:                         "cannot allocate tty",
-			`oci create -b bundle --console-socket nosuch two`: "console socket nosuch",
+			`oci create -b bundle --console-socket nosuch two`: "console socket: connect to nosuch",
 			`oci exec -d --console-socket socket one true`:     "cannot use console socket",
 		} {
 			if r := oci(script); r.Code == 0 || !strings.Contains(r.Stderr, want) {
