@@ -78,8 +78,13 @@ func Main(a Applet) {
 		name = filepath.Base(os.Args[0])
 	}
 	args := append([]string{name}, os.Args[min(1, len(os.Args)):]...)
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-	defer stop()
+	ctx, interrupt := context.WithCancel(context.Background())
+	go func() { // it takes a millisecond or two, and nothing has been done yet
+		ch := make(chan os.Signal, 1)
+		signal.Notify(ch, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+		<-ch
+		interrupt()
+	}()
 	cli.FlagStringer = flagHelp
 	os.Exit(Status(name, a.Run(ctx, IO{os.Stdin, os.Stdout, os.Stderr}, args), os.Stderr))
 }

@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 
@@ -45,15 +46,23 @@ func arrange(cmd *cli.Command, args []string) []string {
 
 func isFlag(arg string) bool { return len(arg) > 1 && arg[0] == '-' && arg != "--" }
 
+// names are those of a flag. The library's own method compares each with a
+// regular expression, at every start.
+func names(f cli.Flag) []string {
+	v := reflect.ValueOf(f).Elem()
+	return append([]string{v.FieldByName("Name").String()}, v.FieldByName("Aliases").Interface().([]string)...)
+}
+
 // take moves a flag by its first name, and its value, from one list to another.
 func take(to []string, flags []cli.Flag, from []string) (_, _ []string) {
 	arg, n := from[0], 1
 	name, value, inside := strings.Cut(strings.TrimLeft(arg, "-"), "=")
 	for _, f := range flags {
-		if !slices.Contains(f.Names(), name) {
+		all := names(f)
+		if !slices.Contains(all, name) {
 			continue
 		}
-		arg = "--" + f.Names()[0]
+		arg = "--" + all[0]
 		if inside {
 			arg += "=" + value
 		}

@@ -75,9 +75,11 @@ func (s *Caught) Forward(c *container.Container, streams *stdio.Streams) {
 // Stop leaves signals to others again.
 func (s *Caught) Stop() {
 	s.once.Do(func() {
-		signal.Stop(s.ch)
 		close(s.done)
 		s.idle.Wait()
-		signal.Stop(s.broken)
+		go func() { // each is two changes of threads, and we may be about to end
+			signal.Stop(s.ch)
+			signal.Stop(s.broken)
+		}()
 	})
 }
