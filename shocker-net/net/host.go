@@ -163,7 +163,11 @@ func ensure(h stage.Host, subnet lease.Subnet) error {
 // from those that use what is there (LOCK_SH), until the file is closed.
 func lock(h stage.Host, how int) (*os.File, error) {
 	for {
-		if err := os.MkdirAll(h.Leases(), 0o700); err != nil {
+		err := os.MkdirAll(h.Leases(), 0o700)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // its parent has just been taken away
+		}
+		if err != nil {
 			return nil, err
 		}
 		f, err := os.OpenFile(filepath.Join(dir(h), "lock"), os.O_CREATE|os.O_RDWR, 0o600)
