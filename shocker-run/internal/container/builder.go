@@ -155,6 +155,8 @@ func (b *builder) copyMount(dest string, tree *os.File) *spawn.Step {
 // of a file, and those of a user namespace, stay as they are.
 func (b *builder) renew(dest string, tree *os.File, at any) *spawn.Step {
 	again := b.copyMount(dest, tree)
+	// What is unmounted here must stay mounted where it is shared with.
+	b.setAttr("keep to itself "+dest, tree, unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE})
 	b.Call("enter "+dest, unix.SYS_FCHDIR, tree)
 	b.Call("unmount "+dest, unix.SYS_UMOUNT2, ".", unix.MNT_DETACH)
 	b.attach("mount again on "+dest, again, at)
