@@ -158,7 +158,10 @@ func nft() ([]string, error) {
 // used it. To ask for one that is not there would make it.
 func iptables() ([]string, error) {
 	names, err := os.ReadFile("/proc/self/net/ip_tables_names")
-	if err != nil && !os.IsNotExist(err) || !strings.Contains(string(names), "filter\n") {
+	if os.IsNotExist(err) || err == nil && !strings.Contains(string(names), "filter\n") {
+		return nil, nil
+	}
+	if err != nil {
 		return nil, err
 	}
 	out, err := exec.Command(lookSbin("iptables-legacy"), "-w", "-S").CombinedOutput()

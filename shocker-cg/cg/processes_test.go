@@ -397,7 +397,7 @@ func TestListAndRead(t *testing.T) {
 	h.up(rec("ps_2", "{}"))
 	h.up(rec("ps_1", "{}"))
 	h.foreign(h.CgroupParent + "/not-ours")
-	_, r := h.enter("ps_2", "", "sh", "-c", "echo up; sleep 1000")
+	_, r := h.enter("ps_2", "", "sh", "-c", "sleep 1000 & echo up; wait")
 	if _, err := bufio.NewReader(r).ReadString('\n'); err != nil {
 		t.Fatal(err)
 	}

@@ -100,7 +100,7 @@ func TestOCIHabits(t *testing.T) {
 		// Words that engines and suites look for.
 		habit{`program /nosuch; oci run -b bundle one 2>&1 | grep -o 'exec /nosuch: no such file or directory'`, "exec /nosuch: no such file or directory\n"},
 		habit{`rm -rf bundle/rootfs/proc; ln -s tmp bundle/rootfs/proc; oci run -b bundle one 2>&1 | grep -o 'must be mounted on ordinary directory'; rm bundle/rootfs/proc; mkdir bundle/rootfs/proc`, "must be mounted on ordinary directory\n"},
-		habit{`shocker-oci --root nosuch list -q 2>err || grep -o 'no such file or directory' err`, "no such file or directory\n"},
+		habit{`shocker-oci --root nosuch list -q 2>err || grep -o 'nosuch: does not exist' err`, "nosuch: does not exist\n"},
 		// Warnings are seen where no log is asked for.
 		habit{
 			`edit '.process.capabilities.ambient = ["CAP_KILL"] | .process.capabilities.bounding += ["CAP_NOSUCH"]'; program true

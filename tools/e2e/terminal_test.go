@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -116,6 +117,30 @@ func (term *terminal) ended(cmd *exec.Cmd) int {
 	return cmd.ProcessState.ExitCode()
 }
 
+// inForeground says whether the process with this command line is in the
+// foreground of its terminal (proc_pid_stat(5), pgrp and tpgid).
+func inForeground(cmdline string) error {
+	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return err
+	}
+	for _, path := range all {
+		if line, err := os.ReadFile(path); err != nil || string(line) != cmdline {
+			continue
+		}
+		stat, err := os.ReadFile(filepath.Join(filepath.Dir(path), "stat"))
+		if err != nil {
+			return err
+		}
+		fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+		if pgrp, tpgid := fields[2], fields[5]; pgrp != tpgid {
+			return fmt.Errorf("%q is in group %s, and %s in the foreground", cmdline, pgrp, tpgid)
+		}
+		return nil
+	}
+	return fmt.Errorf("no process %q", cmdline)
+}
+
 // TestTerminal is `run -it debian:12 bash`: job control, the window's size,
 // and the caller's terminal as it was.
 func TestTerminal(t *testing.T) {
@@ -149,6 +174,8 @@ func TestTerminal(t *testing.T) {
 		term.expect("$ ")
 		term.types("fg\r")
 		term.expect("sleep 1000'\r\n")
+		// The shell says so before it lets go of the terminal.
+		testkit.Eventually(t, 10*time.Second, func() error { return inForeground("sleep\x001000\x00") })
 		term.types("\x03")
 		term.expect("$ ")
 		term.types("echo sta''tus $?\r")
