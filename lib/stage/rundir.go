@@ -125,6 +125,9 @@ func (h Host) isOurs() (bool, error) {
 		return false, err
 	}
 	path, err := filepath.EvalSymlinks(h.Run)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // another has just taken it away
+	}
 	if err != nil {
 		return false, err
 	}
