@@ -63,6 +63,15 @@ func (h Host) HoldRun() (release func(), err error) {
 
 // same says whether the open directory is what is mounted at path.
 func same(dir *os.File, path string) (bool, error) {
+	at, err := isAt(dir, path)
+	if err != nil || !at {
+		return false, err
+	}
+	return sys.IsMountPoint(path)
+}
+
+// isAt says whether the open directory is the one at path.
+func isAt(dir *os.File, path string) (bool, error) {
 	var a, b unix.Stat_t
 	if err := unix.Fstat(int(dir.Fd()), &a); err != nil {
 		return false, &os.PathError{Op: "stat", Path: path, Err: err}
@@ -74,8 +83,7 @@ func same(dir *os.File, path string) (bool, error) {
 	if err != nil {
 		return false, &os.PathError{Op: "stat", Path: path, Err: err}
 	}
-	mounted, err := sys.IsMountPoint(path)
-	return mounted && a.Dev == b.Dev && a.Ino == b.Ino, err
+	return a.Dev == b.Dev && a.Ino == b.Ino, nil
 }
 
 func (h Host) mountRun() error {
@@ -97,6 +105,9 @@ func (h Host) mountRun() error {
 	}
 	if mounted, err = sys.IsMountPoint(h.Run); err != nil || mounted {
 		return err
+	}
+	if at, err := isAt(dir, h.Run); err != nil || !at {
+		return errors.Join(err, fs.ErrNotExist) // taken away before we had the lock
 	}
 	if err := sys.Mount(mountSource, h.Run, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0711"); err != nil {
 		return err
@@ -157,6 +168,10 @@ func (h Host) UnmountRun() (retErr error) {
 	if err != nil {
 		return err
 	}
+	// It may have been opened below the mount, whose users hold another lock.
+	if mounted, err := same(root, h.Run); err != nil || !mounted {
+		return err
+	}
 	entries, err := root.ReadDir(-1)
 	if err != nil {
 		return err
@@ -172,6 +187,21 @@ func (h Host) UnmountRun() (retErr error) {
 		return err
 	}
 	if err := sys.Unmount(h.Run); err != nil {
+		return err
+	}
+	// Who is about to mount on it again has its lock.
+	below, err := sys.OpenDir(h.Run)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { retErr = errors.Join(retErr, below.Close()) }()
+	if err := sys.Flock(below, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil
+		}
 		return err
 	}
 	// Below the mount it is empty, unless somebody else uses it too.
