@@ -530,7 +530,7 @@ func partial(t *testing.T, h *testkit.Host, want ...string) {
 // one that goes on.
 func TestSweepPartial(t *testing.T) {
 	testkit.Run(t, testkit.Options{}, func(t *testing.T, h *testkit.Host) {
-		setenv(t, "SHOCKER_TIMEOUT", "1")
+		setenv(t, "SHOCKER_TIMEOUT", "5") // gc has to come before it
 		r := serve(t, "one")
 		h.Must(t, "images")
 		r.bend = forBlob(r.layers[0], func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) })
@@ -548,7 +548,7 @@ func TestSweepPartial(t *testing.T) {
 		go func() { pulled <- h.Shocker(t, "pull", r.ref()) }()
 		<-came
 		name := "sha256-" + r.layers[1].Digest.Encoded()
-		testkit.Eventually(t, time.Second, func() error {
+		testkit.Eventually(t, 4*time.Second, func() error {
 			fi, err := os.Stat(filepath.Join(h.Store, "partial", name))
 			if err == nil && fi.Size() == 0 {
 				err = errors.New("nothing has come")
