@@ -172,10 +172,13 @@ func ParseSignal(s string) (unix.Signal, error) { return signals.Parse(s) }
 
 // hasEnded says whether the process has ended, or does within a tenth of a
 // second: its pid namespace dies a little before it.
-func hasEnded(pidfd *os.File) bool {
-	canceled, cancel := context.WithCancel(context.Background())
-	cancel()
-	return spawn.WaitEnd(canceled, pidfd) == nil
+func hasEnded(pidfd *os.File) bool { return endsWithin(0, pidfd) }
+
+// endsWithin waits so long for the end of a process, and says whether it came.
+func endsWithin(patience time.Duration, pidfd *os.File) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return spawn.WaitEnd(ctx, pidfd) == nil
 }
 
 // Wait waits until the container's program has ended and everything about it

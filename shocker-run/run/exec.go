@@ -7,11 +7,14 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/applet"
 	"shocker.sh/lib/passwd"
+	"shocker.sh/lib/spawn"
 	"shocker.sh/lib/stage"
 	"shocker.sh/shocker-run/internal/container"
 	"shocker.sh/shocker-run/internal/signals"
@@ -41,7 +44,9 @@ func Exec(ctx context.Context, host stage.Host, id string, o ExecOptions) (int, 
 	}
 	defer pidfd.Close()
 	status, err := execIn(ctx, host, id, pidfd, st, o)
-	if errors.Is(err, container.ErrGone) || err != nil && hasEnded(pidfd) {
+	// A container that ends takes the others along before its first process.
+	ending := errors.Is(err, spawn.ErrDied) || errors.Is(err, unix.ESRCH)
+	if errors.Is(err, container.ErrGone) || err != nil && hasEnded(pidfd) || ending && endsWithin(time.Second, pidfd) {
 		// Whatever step found out first: a dead pid namespace is ENOMEM to
 		// clone(2), its process ESRCH to setns(2).
 		return applet.NotStarted, notRunning(id)
