@@ -63,27 +63,11 @@ func (h Host) HoldRun() (release func(), err error) {
 
 // same says whether the open directory is what is mounted at path.
 func same(dir *os.File, path string) (bool, error) {
-	at, err := isAt(dir, path)
+	at, err := sys.IsAt(dir, path)
 	if err != nil || !at {
 		return false, err
 	}
 	return sys.IsMountPoint(path)
-}
-
-// isAt says whether the open directory is the one at path.
-func isAt(dir *os.File, path string) (bool, error) {
-	var a, b unix.Stat_t
-	if err := unix.Fstat(int(dir.Fd()), &a); err != nil {
-		return false, &os.PathError{Op: "stat", Path: path, Err: err}
-	}
-	err := unix.Stat(path, &b)
-	if errors.Is(err, unix.ENOENT) {
-		return false, nil
-	}
-	if err != nil {
-		return false, &os.PathError{Op: "stat", Path: path, Err: err}
-	}
-	return a.Dev == b.Dev && a.Ino == b.Ino, nil
 }
 
 func (h Host) mountRun() error {
@@ -106,7 +90,7 @@ func (h Host) mountRun() error {
 	if mounted, err = sys.IsMountPoint(h.Run); err != nil || mounted {
 		return err
 	}
-	if at, err := isAt(dir, h.Run); err != nil || !at {
+	if at, err := sys.IsAt(dir, h.Run); err != nil || !at {
 		return errors.Join(err, fs.ErrNotExist) // taken away before we had the lock
 	}
 	if err := sys.Mount(mountSource, h.Run, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0711"); err != nil {

@@ -167,6 +167,23 @@ func Flock(f *os.File, how int) error {
 	return nil
 }
 
+// IsAt says whether an open file is the one at path, behind links: it can have
+// been renamed or removed while a lock on it was waited for.
+func IsAt(f *os.File, path string) (bool, error) {
+	var held, named unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &held); err != nil {
+		return false, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	err := unix.Stat(path, &named)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return held.Dev == named.Dev && held.Ino == named.Ino, nil
+}
+
 // NewPrefix begins the name of a file that WriteFile has not finished.
 const NewPrefix = ".new-"
 

@@ -180,15 +180,12 @@ func lock(h stage.Host, how int) (*os.File, error) {
 		if err := sys.Flock(f, how); err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
-		var held, named unix.Stat_t
-		if err = unix.Fstat(int(f.Fd()), &held); err == nil {
-			err = unix.Stat(f.Name(), &named)
-		}
-		if err == nil && held.Ino == named.Ino {
+		at, err := sys.IsAt(f, f.Name())
+		if at {
 			return f, nil
 		}
 		f.Close()
-		if err != nil && !errors.Is(err, unix.ENOENT) {
+		if err != nil {
 			return nil, err
 		}
 	}

@@ -3,7 +3,6 @@ package fetch
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -31,14 +30,11 @@ func partial(ctx context.Context, st *store.Store, d digest.Digest) (*os.File, e
 		err = lock(ctx, f)
 		if err == nil {
 			// Renamed or removed meanwhile: then the next one is ours.
-			var here, named unix.Stat_t
-			if err = unix.Fstat(int(f.Fd()), &here); err == nil {
-				err = unix.Stat(path, &named)
-			}
-			if err == nil && here.Ino == named.Ino {
+			var at bool
+			if at, err = sys.IsAt(f, path); at {
 				return f, nil
 			}
-			if err == nil || errors.Is(err, fs.ErrNotExist) {
+			if err == nil {
 				f.Close()
 				continue
 			}
