@@ -170,11 +170,8 @@ func stopSignal(host stage.Host, id string) (unix.Signal, error) {
 // SIG.
 func ParseSignal(s string) (unix.Signal, error) { return signals.Parse(s) }
 
-// hasEnded says whether the process has ended, or does within a tenth of a
-// second: its pid namespace dies a little before it.
-func hasEnded(pidfd *os.File) bool { return endsWithin(0, pidfd) }
-
-// endsWithin waits so long for the end of a process, and says whether it came.
+// endsWithin waits so long for the end of a process, a tenth of a second at
+// least, and says whether it came.
 func endsWithin(patience time.Duration, pidfd *os.File) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()

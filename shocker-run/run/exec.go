@@ -44,9 +44,11 @@ func Exec(ctx context.Context, host stage.Host, id string, o ExecOptions) (int, 
 	}
 	defer pidfd.Close()
 	status, err := execIn(ctx, host, id, pidfd, st, o)
-	// A container that ends takes the others along before its first process.
-	ending := errors.Is(err, spawn.ErrDied) || errors.Is(err, unix.ESRCH)
-	if errors.Is(err, container.ErrGone) || err != nil && hasEnded(pidfd) || ending && endsWithin(time.Second, pidfd) {
+	var patience time.Duration
+	if errors.Is(err, spawn.ErrDied) || errors.Is(err, unix.ESRCH) {
+		patience = time.Second // the others of a container end before its first process
+	}
+	if errors.Is(err, container.ErrGone) || err != nil && endsWithin(patience, pidfd) {
 		// Whatever step found out first: a dead pid namespace is ENOMEM to
 		// clone(2), its process ESRCH to setns(2).
 		return applet.NotStarted, notRunning(id)
