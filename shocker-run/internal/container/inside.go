@@ -115,16 +115,15 @@ func (c *Container) cloneHook(h specs.Hook, target *os.File, files []any, pivote
 		b.becomeRoot()
 	}
 	env := h.Env
-	switch {
-	case pivoted:
+	if pivoted {
 		if env, err = c.wear(b, h, joins&unix.CLONE_NEWUSER != 0, files); err != nil {
 			t.Close()
 			return nil, err
 		}
-	case env == nil:
-		env = os.Environ() // as in runOutside
-	}
-	if !pivoted {
+	} else {
+		if env == nil {
+			env = os.Environ() // as in runOutside
+		}
 		b.Descriptors(0, files...)
 		b.CloseFrom(3)
 	}
