@@ -7,9 +7,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -21,6 +24,9 @@ import (
 // The test binary is also shocker-cg, and a program to be run in a group.
 func TestMain(m *testing.M) {
 	switch os.Getenv("CG_TEST_AS") {
+	case "restless shocker-cg":
+		go wantThreads()
+		fallthrough
 	case "shocker-cg":
 		os.Args[0] = "shocker-cg"
 		applet.Main(Applet)
@@ -28,6 +34,21 @@ func TestMain(m *testing.M) {
 		eat()
 	}
 	os.Exit(m.Run())
+}
+
+// wantThreads has the runtime make one thread after the other, for as long as
+// the command before the program lives.
+func wantThreads() {
+	for range 60 {
+		go func() {
+			for { // the scheduler takes it for computing
+				millisecond := unix.Timespec{Nsec: 1e6}
+				unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&millisecond)), 0, 0)
+				runtime.Gosched()
+			}
+		}()
+		time.Sleep(time.Millisecond)
+	}
 }
 
 // eat uses 200 MB of memory, if it is let.

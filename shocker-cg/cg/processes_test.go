@@ -2,6 +2,7 @@ package cg
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -81,13 +82,19 @@ func TestPidsLimit(t *testing.T) {
 }
 
 // The command that chains has more threads than the limit, and its runtime must
-// not ask for another one.
+// not ask for another one, whatever else it would like to run at that moment.
 func TestExecUnderTheSmallestPidsLimit(t *testing.T) {
 	h := newHost(t)
 	h.up(rec("ps_1", "{}"), "--pids-limit", "1")
-	for i := range 40 {
-		if out, status := h.in("ps_1", "/bin/echo", "in"); status != 0 || out != "in\n" {
-			t.Fatalf("exec %d: status %d, %.300q", i, status, out)
+	for i := range 20 {
+		var out bytes.Buffer
+		cmd := h.command("", "exec", "ps_1", "--", "/bin/echo", "in")
+		if i%2 == 1 {
+			cmd.Env = append(cmd.Env, "CG_TEST_AS=restless shocker-cg", "GOMAXPROCS=100")
+		}
+		cmd.Stdout, cmd.Stderr = &out, &out
+		if err := cmd.Run(); err != nil || out.String() != "in\n" {
+			t.Fatalf("exec %d: %v, %.300q", i, err, out.String())
 		}
 	}
 }

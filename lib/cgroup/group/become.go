@@ -35,6 +35,7 @@ func (g *Group) Become(program string, args, env []string) error {
 	}
 	debug.SetGCPercent(-1) // collecting would start threads
 	spareThreads()
+	runtime.GOMAXPROCS(1) // and that one is ours: none is left that a new thread could serve
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	self := []byte("0")
