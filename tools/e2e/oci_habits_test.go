@@ -42,7 +42,7 @@ func TestOCIFlagsAfter(t *testing.T) {
 	habits(t,
 		habit{`oci run one -d -b bundle && oci update one --pids-limit 77 && cat /sys/fs/cgroup/pids/one/pids.max /sys/fs/cgroup/one/pids.max 2>/dev/null; oci delete one --force; oci list -q`, "77\n"},
 		habit{`oci run -d -b bundle one; oci exec -e A=1 --env B=2 one sh -c 'echo $A$B'`, "12\n"},
-		habit{`oci run -d -b bundle one; oci exec one echo -d --tty; oci ps one -o pid | sed -n 1p`, "-d --tty\n    PID\n"},
+		habit{`oci run -d -b bundle one; oci exec one echo -d --tty; oci ps one -o pid | sed -n '1s/ *//p'`, "-d --tty\nPID\n"},
 	)
 }
 
