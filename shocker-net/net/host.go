@@ -88,13 +88,13 @@ func hold(h stage.Host) (n network, held *os.File, err error) {
 		if err != nil {
 			return network{}, nil, err
 		}
-		n, ok, err := ready(h, subnet)
-		if ok && err == nil {
+		n, missing, err := ready(h, subnet)
+		if missing == nil && err == nil {
 			return n, held, nil
 		}
 		held.Close()
 		if err == nil && try == maxTries {
-			err = fmt.Errorf("bridge %s, or nftables table inet shocker, %w as soon as it is made", h.Bridge, ErrMissing)
+			err = fmt.Errorf("%w as soon as it is made: somebody takes it away", missing)
 		}
 		if err == nil {
 			err = ensure(h, subnet)
@@ -124,7 +124,7 @@ func ensure(h stage.Host, subnet lease.Subnet) error {
 		return err
 	}
 	defer held.Close()
-	if _, ok, err := ready(h, subnet); ok || err != nil {
+	if _, missing, err := ready(h, subnet); missing == nil || err != nil {
 		return err
 	}
 	s, err := readState(h)
@@ -200,21 +200,47 @@ func leased(h stage.Host) (bool, error) {
 	return len(taken) > 0, err
 }
 
-// ready says whether the host's part is as ensure left it, and no chain drops
-// that did not then, as when Docker has been started since.
-func ready(h stage.Host, subnet lease.Subnet) (network, bool, error) {
+// ready says what is missing of the host's part as ensure leaves it: a rule of
+// ours, too, in a chain that drops since, as when Docker has been started, or
+// out of which somebody has taken it.
+func ready(h stage.Host, subnet lease.Subnet) (n network, missing, _ error) {
 	s, err := readState(h)
-	if err != nil || !s.Ready || s.Subnet != subnet.String() {
-		return network{}, false, err
+	if err != nil {
+		return network{}, nil, err
 	}
 	link, err := netlink.LinkByName(h.Bridge)
-	if err != nil {
-		return network{}, false, ignoreNotFound(err)
+	if ignoreNotFound(err) != nil {
+		return network{}, nil, err
+	}
+	if err != nil || !s.Ready || s.Subnet != subnet.String() {
+		return network{}, fmt.Errorf("bridge %s with subnet %s %w", h.Bridge, subnet, ErrMissing), nil
 	}
 	table, chains, old, err := firewalls()
-	known := !slices.ContainsFunc(chains, func(c nft.Chain) bool { return !slices.Contains(s.Chains, c) }) &&
-		(old == "" || slices.Contains(s.Legacy, old))
-	return network{subnet, link.Attrs().Index}, table && known, err
+	if err != nil {
+		return network{}, nil, err
+	}
+	if !table {
+		missing = fmt.Errorf("nftables table inet shocker %w", ErrMissing)
+	}
+	for _, c := range chains {
+		ok, err := c.Accepts(h.Bridge)
+		if err != nil {
+			return network{}, nil, err
+		}
+		if !ok {
+			missing = fmt.Errorf("chain %s of table %s drops what is forwarded, and our rule there %w", c.Name, c.Table, ErrMissing)
+		}
+	}
+	if old != "" {
+		ok, err := legacy.Accepts(old, h.Bridge)
+		if err != nil {
+			return network{}, nil, err
+		}
+		if !ok {
+			missing = fmt.Errorf("chain %s of iptables-legacy drops what is forwarded, and our rule there %w", old, ErrMissing)
+		}
+	}
+	return network{subnet, link.Attrs().Index}, missing, nil
 }
 
 // firewalls says whether our table is there, and which chains of others drop
@@ -485,22 +511,10 @@ func check(h stage.Host, id, address string) error {
 	if _, err := net.InterfaceByName(interfaceName(id)); err != nil {
 		errs = append(errs, fmt.Errorf("interface %s %w", interfaceName(id), ErrMissing))
 	}
-	if _, ok, err := ready(h, subnet); err != nil {
-		errs = append(errs, err)
-	} else if !ok {
-		errs = append(errs, fmt.Errorf("bridge %s, nftables table inet shocker, or a rule in a chain that drops, %w: the next run makes it", h.Bridge, ErrMissing))
+	_, missing, err := ready(h, subnet)
+	if missing != nil {
+		missing = fmt.Errorf("%w: the next run makes it", missing)
 	}
-	_, chains, old, err := firewalls()
-	errs = append(errs, err)
-	for _, c := range chains {
-		if ok, err := c.Accepts(h.Bridge); err != nil || !ok {
-			errs = append(errs, errors.Join(err, fmt.Errorf("chain %s of table %s drops what is forwarded, and our rules there %w", c.Name, c.Table, ErrMissing)))
-		}
-	}
-	if old != "" {
-		if ok, err := legacy.Accepts(old, h.Bridge); err != nil || !ok {
-			errs = append(errs, errors.Join(err, fmt.Errorf("chain %s of iptables-legacy drops what is forwarded, and our rules there %w", old, ErrMissing)))
-		}
-	}
+	errs = append(errs, err, missing)
 	return errors.Join(errs...)
 }

@@ -228,8 +228,8 @@ func TestLegacyDrops(t *testing.T) {
 	}
 }
 
-// TestDropsLater: what drops since there is a network gets our rules with the
-// next container, for all.
+// TestDropsLater: what drops since there is a network, or has lost our rules,
+// gets them with the next container, for all.
 func TestDropsLater(t *testing.T) {
 	testkit.Requires(t, "iptables-legacy")
 	on(t, func(t *testing.T, h *testkit.Host) {
@@ -238,8 +238,10 @@ func TestDropsLater(t *testing.T) {
 		must(t, net(t, h, "up", "ps_1"))
 		for i, rules := range []string{
 			"iptables-nft -P FORWARD DROP",
+			"iptables-nft -F FORWARD",
 			"iptables-nft -N DOCKER-USER; iptables-nft -F FORWARD; iptables-nft -A FORWARD -j DOCKER-USER",
 			legacyDrop,
+			"iptables-legacy -F FORWARD",
 			"iptables-legacy -N DOCKER-USER; iptables-legacy -F FORWARD; iptables-legacy -A FORWARD -j DOCKER-USER",
 		} {
 			must(t, h.Sh(t, ping+"5 192.0.2.2; "+rules))
@@ -249,7 +251,7 @@ func TestDropsLater(t *testing.T) {
 			must(t, net(t, h, "up", fmt.Sprintf("ps_%d", i+2)))
 		}
 		must(t, h.Sh(t, ping+"5 192.0.2.2"))
-		must(t, net(t, h, "down", "ps_1", "ps_2", "ps_3", "ps_4", "ps_5"))
+		must(t, net(t, h, "down", "ps_1", "ps_2", "ps_3", "ps_4", "ps_5", "ps_6", "ps_7"))
 		must(t, h.Sh(t, "shocker-net teardown"))
 		if left := must(t, h.Sh(t, "iptables-nft -S; iptables-legacy -S; nft list tables")); strings.Contains(left, "bridge0") || strings.Contains(left, "inet shocker") {
 			t.Errorf("left behind: %s", left)
