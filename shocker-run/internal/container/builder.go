@@ -175,13 +175,13 @@ func (b *builder) seal(m *mounts) {
 
 // mask covers a path: a file with /dev/null, a directory with an empty
 // read-only file system. One that is not there needs no mask.
-func (b *builder) mask(path string, null *os.File) {
-	at := b.inRoot(strings.Join(split(path), "/"), unix.O_PATH).(*spawn.Step).Ignore(unix.ENOENT)
-	var tree any = null
-	if null == nil {
+func (b *builder) mask(m mask) {
+	at := b.inRoot(m.path, unix.O_PATH).(*spawn.Step).Ignore(unix.ENOENT)
+	var tree any = m.null
+	if m.null == nil {
 		tree = b.fileSystem(fileSystem{kind: "tmpfs", source: "tmpfs", data: []string{"nr_inodes=2", "mode=555"}, set: unix.MOUNT_ATTR_RDONLY})
 	}
-	b.attach("mask "+path, tree, at).Ignore(unix.EBADF)
+	b.attach("mask /"+m.path, tree, at).Ignore(unix.EBADF)
 }
 
 // readonly puts a read-only copy of a path over it.

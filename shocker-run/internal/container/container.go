@@ -52,6 +52,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -136,7 +137,7 @@ type setup struct {
 	tree *os.File // a copy of its mount, that becomes the container's root
 	idmp bool     // tree is still to be id-mapped
 	m    *mounts
-	null []*os.File
+	mask []mask
 	home *os.File // the host's mount namespace, if it is the container's
 	caps *caps
 	last int // capability
@@ -151,11 +152,22 @@ func (s *setup) close() {
 	if s.m != nil {
 		s.m.close()
 	}
-	for _, f := range append(s.null, s.root, s.tree, s.home) {
+	for _, m := range s.mask {
+		if m.null != nil {
+			m.null.Close()
+		}
+	}
+	for _, f := range []*os.File{s.root, s.tree, s.home} {
 		if f != nil {
 			f.Close()
 		}
 	}
+}
+
+// mask is a path that is covered.
+type mask struct {
+	path string   // below the root, without slashes that mean nothing
+	null *os.File // a mount of /dev/null for a file; nil for a directory
 }
 
 // Create makes the container; its process waits before its program. On error
@@ -301,7 +313,7 @@ func (c *Container) prepare() (err error) {
 	if err := s.m.plan(c.spec.Mounts, linux.Devices); err != nil {
 		return err
 	}
-	return c.openNulls()
+	return c.planMasks()
 }
 
 // openRoot copies the mount of the root. One that does not belong to the
@@ -324,30 +336,45 @@ func (c *Container) openRoot() (err error) {
 	return setAttr(s.tree, true, &unix.MountAttr{Propagation: unix.MS_SLAVE})
 }
 
-// openNulls copies the mount of /dev/null once for each file that is masked.
-func (c *Container) openNulls() error {
+// planMasks finds out what is masked, and copies the mount of /dev/null once
+// for each file.
+func (c *Container) planMasks() error {
+	s := c.setup
 	if n := len(c.spec.Linux.MaskedPaths) + len(c.spec.Linux.ReadonlyPaths); n > maxMounts {
 		return fmt.Errorf("%w: %d masked and read-only paths; there can be %d", ErrInvalid, n, maxMounts)
 	}
+	seen := make(map[string]bool)
 	for _, path := range c.spec.Linux.MaskedPaths {
-		_, isDir, err := c.setup.m.look(path)
+		m := mask{path: strings.Join(split(path), "/")}
+		if seen[m.path] {
+			continue
+		}
+		seen[m.path] = true
+		_, isDir, err := s.m.look(path)
 		if err != nil {
 			return fmt.Errorf("mask %s: %w", path, err)
 		}
-		var null *os.File
 		if !isDir {
-			if null, err = cloneTree(os.DevNull, false, 0, 0); err != nil {
+			if m.null, err = openNull(); err != nil {
 				return err
 			}
-			var st unix.Stat_t
-			if err := unix.Fstat(int(null.Fd()), &st); err != nil || st.Rdev != unix.Mkdev(1, 3) {
-				null.Close()
-				return fmt.Errorf("%s is not the null device: %w", os.DevNull, ErrInvalid) // CVE-2025-31133
-			}
 		}
-		c.setup.null = append(c.setup.null, null)
+		s.mask = append(s.mask, m)
 	}
 	return nil
+}
+
+func openNull() (*os.File, error) {
+	null, err := cloneTree(os.DevNull, false, 0, 0)
+	if err != nil {
+		return nil, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(null.Fd()), &st); err != nil || st.Rdev != unix.Mkdev(1, 3) {
+		null.Close()
+		return nil, fmt.Errorf("%s is not the null device: %w", os.DevNull, ErrInvalid) // CVE-2025-31133
+	}
+	return null, nil
 }
 
 // furnish does what the parent does for a process whose namespaces are there.

@@ -384,6 +384,20 @@ func TestHostFileSystems(t *testing.T) {
 	}
 }
 
+// TestMaskedTwice: what is masked twice is covered once.
+func TestMaskedTwice(t *testing.T) {
+	spec := config(busyboxRoot(t), "cat", "/proc/self/mountinfo")
+	spec.Linux.MaskedPaths = []string{"/bin", "/proc/keys", "//bin/.", "/proc/keys"}
+	spec.Process.Args[0] = "/sbin/cat"
+	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/sbin", Source: filepath.Join(spec.Root.Path, "bin"), Options: []string{"bind"}})
+	o, err := run(t, spec, nil)
+	for _, path := range []string{" /bin ", " /proc/keys "} {
+		if n := strings.Count(o.out, path); err != nil || n != 1 {
+			t.Errorf("%d mounts on %s, %v; want 1: %s", n, path, err, o.out)
+		}
+	}
+}
+
 // A source counts from the bundle; an option that means nothing is a warning.
 func TestRelativeSource(t *testing.T) {
 	root := busyboxRoot(t)

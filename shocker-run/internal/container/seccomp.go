@@ -141,8 +141,8 @@ func (c *Container) tellAgent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := sendFile(profile.ListenerPath, text, fd); err != nil {
-		return fmt.Errorf("tell the seccomp agent: %w", err)
+	if err := tellAgent(profile.ListenerPath, text, fd); err != nil {
+		return err
 	}
 	return c.proc.Release()
 }
@@ -150,12 +150,12 @@ func (c *Container) tellAgent(ctx context.Context) error {
 // agentPatience is how long an agent may take to accept what it is sent.
 const agentPatience = 10 * time.Second
 
-// sendFile sends a text with a descriptor over a connection of its own to a
-// socket.
-func sendFile(path string, text []byte, f *os.File) error {
+// tellAgent sends a text with a descriptor over a connection of its own to the
+// socket of an agent.
+func tellAgent(path string, text []byte, f *os.File) error {
 	fd, err := sys.Connect(path, agentPatience)
 	if err != nil {
-		return err
+		return fmt.Errorf("failed to connect with seccomp agent: %w", err) // as in runc
 	}
 	defer unix.Close(fd)
 	rights := unix.UnixRights(int(f.Fd()))
@@ -166,7 +166,7 @@ func sendFile(path string, text []byte, f *os.File) error {
 			return err
 		})
 		if err != nil {
-			return os.NewSyscallError("sendmsg", err)
+			return fmt.Errorf("tell the seccomp agent at %s: %w", path, err)
 		}
 		text, rights = text[n:], nil
 	}

@@ -374,7 +374,7 @@ func TestSeccompWithoutAgent(t *testing.T) {
 		spec := withSeccomp(t, root, profile, "true")
 		spec.Process.NoNewPrivileges = nnp
 		_, err := run(t, spec, nil)
-		if !errors.Is(err, unix.ENOENT) || !strings.Contains(err.Error(), "tell the seccomp agent: connect to "+socket+":") {
+		if !errors.Is(err, unix.ENOENT) || !strings.Contains(err.Error(), "failed to connect with seccomp agent: connect to "+socket+":") {
 			t.Errorf("without an agent: %v", err)
 		}
 	}

@@ -128,8 +128,8 @@ func (c *Container) steps(b *builder) error {
 	if err := c.tune(b, proc); err != nil {
 		return err
 	}
-	for i, path := range linux.MaskedPaths {
-		b.mask(path, s.null[i])
+	for _, m := range s.mask {
+		b.mask(m)
 	}
 	for _, path := range linux.ReadonlyPaths {
 		b.readonly(path)
