@@ -125,18 +125,40 @@ func (s *Store) Use() (release func() error, err error) {
 // until it is closed, so that Sweep knows whether its maker lives; close
 // removes what is still in it.
 func (s *Store) Temp(name string) (path string, close func() error, err error) {
-	path, err = os.MkdirTemp(s.Path("tmp"), name+"-")
-	if err != nil {
-		return "", nil, err
+	for {
+		path, err = os.MkdirTemp(s.Path("tmp"), name+"-")
+		if err != nil {
+			return "", nil, err
+		}
+		f, err := lockTemp(path)
+		if err != nil {
+			return "", nil, errors.Join(err, os.Remove(path))
+		}
+		if f != nil {
+			return path, func() error { return errors.Join(removeTemp(path), f.Close()) }, nil
+		}
 	}
+}
+
+// lockTemp locks a new temporary directory. It returns nil if a sweep was
+// faster and took the directory for a dead maker's.
+func lockTemp(path string) (*os.File, error) {
 	f, err := sys.OpenDir(path)
-	if err == nil {
-		err = sys.Flock(f, unix.LOCK_EX)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
 	}
 	if err != nil {
-		return "", nil, errors.Join(err, os.Remove(path))
+		return nil, err
 	}
-	return path, func() error { return errors.Join(removeTemp(path), f.Close()) }, nil
+	err = sys.Flock(f, unix.LOCK_EX)
+	there := false
+	if err == nil {
+		there, err = sys.IsAt(f, path)
+	}
+	if !there || err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // removeTemp removes a temporary directory: subvolumes as such, else files.

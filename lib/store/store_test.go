@@ -321,6 +321,45 @@ func TestSweepTemp(t *testing.T) {
 	})
 }
 
+// TestTempBesideSweep: a sweep may come between the making of a directory and
+// its lock. Whoever makes something does not notice.
+func TestTempBesideSweep(t *testing.T) {
+	on(t, func(t *testing.T, s *Store) {
+		stop := make(chan struct{})
+		var sweeps sync.WaitGroup
+		for range 2 {
+			sweeps.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					if _, err := s.SweepTemp(); err != nil {
+						t.Errorf("SweepTemp: %v", err)
+						return
+					}
+				}
+			})
+		}
+		defer sweeps.Wait()
+		defer close(stop)
+		for range 3000 {
+			path, done, err := s.Temp("container")
+			if err == nil {
+				err = os.Mkdir(filepath.Join(path, "new"), 0o700)
+			}
+			if err == nil {
+				err = done()
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+}
+
 // TestEmbedded: where there is no btrfs, the store is made in a file, once.
 func TestEmbedded(t *testing.T) {
 	testkit.Run(t, testkit.Options{NoStore: true}, func(t *testing.T, _ *testkit.Host) {
