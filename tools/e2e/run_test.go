@@ -100,6 +100,34 @@ func TestReaderGone(t *testing.T) {
 	})
 }
 
+// TestStreamsNotWhole: output that cannot be written, and input that cannot be
+// read, are no success of the program.
+func TestStreamsNotWhole(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host, image string) {
+		h.Must(t, "run", "-d", "--name", "x", image, "sleep", "1000")
+		for command, want := range map[string]string{
+			"echo lost >/dev/full":         "stdout is not complete",
+			"sh -c 'echo >&2' 2>/dev/full": "",
+			"cat </":                       "stdin is not complete",
+			"cat </proc/self/mem":          "stdin is not complete",
+			"cat <&-":                      "",
+			"cat </dev/null >&-":           "",
+			"true </etc/passwd":            "",
+		} {
+			for _, verb := range []string{"run --rm -i " + image, "exec -i x"} {
+				r := h.Sh(t, "shocker "+verb+" "+command)
+				wrong := want != "" || strings.Contains(command, "/dev/full")
+				if wrong != (r.Code == 1) || !strings.Contains(r.Stderr, want) || want == "" && r.Stderr != "" {
+					t.Errorf("%s %s: %+v; want %q", verb, command, r, want)
+				}
+			}
+		}
+		if r := h.Sh(t, "shocker run --rm "+image+" 'echo lost; exit 7' >/dev/full"); r.Code != 7 || !strings.Contains(r.Stderr, "no space left on device") {
+			t.Errorf("the program's own status: %+v; want 7 and the error", r)
+		}
+	})
+}
+
 // TestLife: detached, named, executed in, stopped, waited for, started again.
 func TestLife(t *testing.T) {
 	on(t, func(t *testing.T, h *testkit.Host, image string) {

@@ -15,6 +15,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -54,6 +55,7 @@ type Streams struct {
 	ours    [3]*os.File // our ends of the pipes
 	pumps   sync.WaitGroup
 	pumping [3]*pump
+	read    atomic.Pointer[error] // what kept us from reading all of In
 	master  *os.File
 	raw     *console.Terminal
 }
@@ -129,8 +131,7 @@ func (s *Streams) Start(master *os.File) error {
 	}
 	if s.o.In != nil {
 		go func() {
-			// The reader's end is the program's affair, not an error.
-			_, _ = io.Copy(s.ours[0], s.o.In)
+			s.feed()
 			s.ours[0].Close()
 		}()
 	}
@@ -139,6 +140,18 @@ func (s *Streams) Start(master *os.File) error {
 		s.pump(2, s.ours[2], logs.Stderr, s.o.Err)
 	}
 	return nil
+}
+
+// feed copies the caller's stdin to the program. That the program does not
+// read all of it is its own affair. That we cannot is not: it would take a part
+// for the whole.
+func (s *Streams) feed() {
+	_, err := io.Copy(s.ours[0], s.o.In)
+	if err == nil || gone(err, s.o.In) || errors.Is(err, os.ErrClosed) {
+		return
+	}
+	err = fmt.Errorf("stdin is not complete: %w", err)
+	s.read.Store(&err)
 }
 
 func (s *Streams) startTerminal(master *os.File) error {
@@ -171,10 +184,11 @@ type pump struct {
 	r      *os.File
 	stream string
 	out    io.Writer
+	err    error // what of its output could not be written
 }
 
 func (s *Streams) pump(i int, r *os.File, stream string, out io.Writer) {
-	p := &pump{r, stream, out}
+	p := &pump{r: r, stream: stream, out: out}
 	s.pumping[i] = p
 	s.pumps.Go(func() {
 		defer s.restoreOnPanic()
@@ -201,6 +215,9 @@ func (p *pump) run(log *logs.Writer) {
 			}
 			if p.out != nil {
 				if _, err := p.out.Write(buf[:n]); err != nil {
+					if !gone(err, p.out) {
+						p.err = fmt.Errorf("%s is not complete: %w", p.stream, err)
+					}
 					return
 				}
 			}
@@ -209,6 +226,13 @@ func (p *pump) run(log *logs.Writer) {
 			return // io.EOF; EIO from a terminal that nobody holds any more
 		}
 	}
+}
+
+// gone says whether an error of copying from or to file only means that nobody
+// is at the other end: of a pipe, or of a terminal (EIO).
+func gone(err error, file any) bool {
+	f, ok := file.(*os.File)
+	return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.EIO) && ok && console.Is(f)
 }
 
 // readNow reads what there is, 0 if there is nothing.
@@ -229,7 +253,8 @@ func readNow(f *os.File, buf []byte) (n int, _ error) {
 }
 
 // Finish is called when the program has ended: it copies what is still in the
-// pipes, puts the caller's terminal back and closes everything.
+// pipes, puts the caller's terminal back and closes everything. It returns what
+// has kept input or output from being whole.
 func (s *Streams) Finish() error {
 	for _, p := range s.pumping {
 		if p != nil {
@@ -237,7 +262,16 @@ func (s *Streams) Finish() error {
 		}
 	}
 	s.pumps.Wait()
-	return s.Close()
+	errs := []error{s.Close()}
+	if err := s.read.Load(); err != nil {
+		errs = append(errs, *err)
+	}
+	for _, p := range s.pumping {
+		if p != nil {
+			errs = append(errs, p.err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Close closes our ends and puts the caller's terminal back.
