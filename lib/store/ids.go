@@ -156,7 +156,7 @@ func (s *Store) TakeName(name, id string) error {
 	err := sys.Claim(s.Path("names", name), id)
 	if errors.Is(err, fs.ErrExist) {
 		other, _ := os.ReadFile(s.Path("names", name))
-		return fmt.Errorf("%w: %q names %s; remove that one or take another", ErrNameTaken, name, other)
+		return fmt.Errorf("%w: %q names %q; remove that one or take another, or see shocker gc if there is none", ErrNameTaken, name, other)
 	}
 	return err
 }
@@ -176,6 +176,11 @@ func (s *Store) FindContainer(called string) (string, error) {
 	id := called
 	if data, err := os.ReadFile(s.Path("names", called)); err == nil {
 		id = string(data)
+	}
+	// After a power cut a name can be an empty file, which would be the
+	// directory of all containers.
+	if record.CheckID(id) != nil {
+		return "", missing
 	}
 	var st unix.Stat_t
 	err := unix.Lstat(s.Container(id), &st)

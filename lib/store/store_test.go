@@ -157,7 +157,12 @@ func TestIDsAndNamesAreTakenOnce(t *testing.T) {
 		if id, err := s.FindContainer("web"); err != nil || !slices.Contains(ids, id) {
 			t.Errorf("FindContainer(web) = %q, %v", id, err)
 		}
-		for _, called := range []string{"ps_1", "..", "a/b", ""} {
+		for i, content := range []string{"", "..", "../images", "ps_1\n"} {
+			if err := os.WriteFile(s.Path("names", fmt.Sprint("damaged", i)), []byte(content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, called := range []string{"ps_1", "..", "a/b", "", "damaged0", "damaged1", "damaged2", "damaged3"} {
 			if _, err := s.FindContainer(called); !errors.Is(err, ErrNoContainer) {
 				t.Errorf("FindContainer(%q): %v; want ErrNoContainer", called, err)
 			}

@@ -64,6 +64,39 @@ func TestDamagedContainer(t *testing.T) {
 	})
 }
 
+// TestDamagedNames: names that a power cut has emptied, or whose containers were
+// taken away by hand, mean no container, and gc gives them back.
+func TestDamagedNames(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host, image string) {
+		before := idle(t, h, image)
+		other := strings.TrimSpace(h.Must(t, "run", "-d", "--name", "other", image, "sleep", "1000"))
+		for _, content := range []string{"", "garbage\n", "../images", "ps_1"} {
+			write(t, filepath.Join(h.Store, "names", "web"), content)
+			if r := h.Shocker(t, "rm", "-f", "web"); r.Code != 1 || r.Stderr != "shocker: No container named 'web' exists\n" {
+				t.Errorf("rm -f of a name that says %q: %+v", content, r)
+			}
+			if r := h.Shocker(t, "run", "--name", "web", image, "true"); r.Code != 125 || !strings.Contains(r.Stderr, "shocker gc") {
+				t.Errorf("a name that says %q is taken again: %+v; want what to do", content, r)
+			}
+			h.Must(t, "gc")
+			h.Must(t, "run", "--rm", "--name", "web", image, "true")
+		}
+		if got := ids(t, h); !slices.Equal(got, []string{other}) {
+			t.Errorf("containers are %q; want %q", got, other)
+		}
+		// What gc could not remove, it has not removed.
+		ok(t, h.Sh(t, "shocker kill other; shocker wait other; btrfs subvolume create "+filepath.Join(h.Store, "containers", other, "foreign")))
+		ok(t, h.Sh(t, "shocker rm other 2>rm || grep -q 'still holds the subvolume foreign' rm"))
+		if r := h.Shocker(t, "gc", "--created"); strings.Contains(r.Stdout, "Removed") {
+			t.Errorf("gc of what cannot be removed: %+v", r)
+		}
+		ok(t, h.Sh(t, "btrfs subvolume delete "+filepath.Join(h.Store, "containers", other, "foreign")))
+		h.Must(t, "rm", "-f", other)
+		h.Must(t, "gc")
+		back(t, h, before, "damaged names")
+	})
+}
+
 // TestDamagedImage: one that cannot be read is named, stops nobody else, and
 // can be removed. Until then no layer is swept, since it could be its.
 func TestDamagedImage(t *testing.T) {

@@ -62,11 +62,11 @@ func Collect(host stage.Host, st *store.Store, created bool) (removed []string, 
 		if err != nil {
 			errs = append(errs, err)
 		}
-		if gone {
+		if gone && err == nil {
 			removed = append(removed, id)
 		}
 	}
-	errs = append(errs, container.SweepOrphans(host, st))
+	errs = append(errs, container.SweepOrphans(host, st), container.SweepNames(host, st))
 	_, err = st.SweepTemp()
 	errs = append(errs, err, st.SweepPartial())
 	_, err = st.SweepLayers()
