@@ -82,10 +82,16 @@ func Open(root string, talk func(string)) (*Store, error) {
 	return s, nil
 }
 
-// ready says whether the store is there; oci-layout is made last.
+// ready says whether the store is there; oci-layout is made last. A directory
+// that somebody has removed by hand, tmp is what invites to it, is made again.
 func (s *Store) ready() bool {
 	if on, err := btrfs.Is(s.root); err != nil || !on {
 		return false
+	}
+	for _, d := range dirs {
+		if _, err := os.Stat(s.Path(d)); err != nil {
+			return false
+		}
 	}
 	_, err := os.Stat(s.Path("oci", "oci-layout"))
 	return err == nil

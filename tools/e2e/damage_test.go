@@ -97,6 +97,21 @@ func TestDamagedNames(t *testing.T) {
 	})
 }
 
+// TestDirectoriesLost: what an administrator has tidied away is made again.
+func TestDirectoriesLost(t *testing.T) {
+	on(t, func(t *testing.T, h *testkit.Host, image string) {
+		before := idle(t, h, image)
+		for _, dir := range []string{"tmp", "names", "containers", "volumes"} {
+			ok(t, h.Sh(t, "rm -r "+filepath.Join(h.Store, dir)))
+			if got := h.Must(t, "run", "--rm", "--name", "x", image, "echo", "hi"); got != "hi\n" {
+				t.Errorf("without %s run prints %q", dir, got)
+			}
+			h.Must(t, "gc")
+			back(t, h, before, "without "+dir)
+		}
+	})
+}
+
 // TestDamagedImage: one that cannot be read is named, stops nobody else, and
 // can be removed. Until then no layer is swept, since it could be its.
 func TestDamagedImage(t *testing.T) {
