@@ -91,14 +91,15 @@ func OpenDir(path string) (*os.File, error) {
 	return os.OpenFile(path, unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 }
 
-// Connect connects to the unix socket at path. Who listens there and accepts
+// Connect connects to the unix socket of a kind (SOCK_STREAM, SOCK_DGRAM) at
+// path, which may begin with @ for an abstract one. Who listens there and accepts
 // nobody, or reads nothing of what is sent later, is waited for so long at most
 // (unix(7), SO_SNDTIMEO).
-func Connect(path string, patience time.Duration) (_ int, retErr error) {
+func Connect(kind int, path string, patience time.Duration) (_ int, retErr error) {
 	if fits := len(unix.RawSockaddrUnix{}.Path) - 1; len(path) > fits {
 		return -1, &os.PathError{Op: "connect to", Path: path, Err: fmt.Errorf("the path of a socket has %d bytes at most", fits)}
 	}
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(unix.AF_UNIX, kind|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}

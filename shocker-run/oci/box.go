@@ -156,7 +156,7 @@ func (b *box) there() error {
 }
 
 // ownNames are all that a container's directory holds; see the package's comment.
-var ownNames = []string{"config.json", "lock", "state.json", "undo", "table", "hold", "status"}
+var ownNames = []string{"config.json", "lock", "state.json", "undo", "notify", "table", "hold", "status"}
 
 // ours says that nothing in the container's directory is somebody else's: with
 // a wrong --root it may be anything, and delete removes it.

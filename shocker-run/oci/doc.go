@@ -9,6 +9,7 @@
 //	ROOT/ID/config.json        the config that it runs with
 //	ROOT/ID/lock               held by who changes something
 //	ROOT/ID/undo/              what delete undoes: the cgroup (lib/undo)
+//	ROOT/ID/notify/            where it tells a service manager that it is ready (sd_notify(3))
 //	ROOT/ID/table hold status  only between create and start (lib/spawn)
 //
 // Whether a container is created, runs, is paused or has stopped is asked of

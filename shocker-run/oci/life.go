@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -140,6 +141,9 @@ func (t *tool) create(c *cli.Context, hold bool) (_ *creation, retErr error) {
 		}
 	}()
 	t.log.debugf("create %s of %s", id, bundle)
+	if err := n.announce(); err != nil {
+		return nil, err
+	}
 	if err := n.makeGroup(c.Context); err != nil {
 		return nil, err
 	}
@@ -218,32 +222,44 @@ func writePidFile(path string, pid int) error {
 	return nil
 }
 
-// start lets a created container go on.
-func (t *tool) start(c *cli.Context, b *box) (retErr error) {
-	lock, err := b.lock(c.Context)
+// start lets a created container go on. If a service manager asks for it, it
+// waits until that is ready; whoever deletes it meanwhile does not wait for us.
+func (t *tool) start(c *cli.Context, b *box) error {
+	box, ready, err := b.letGo(c.Context)
 	if err != nil {
 		return err
+	}
+	defer box.Close()
+	defer ready.close()
+	return ready.await(c.Context, box, t.log.warn)
+}
+
+// letGo starts a created container. The caller closes what it returns.
+func (b *box) letGo(ctx context.Context) (_ *container.Container, _ *readiness, retErr error) {
+	lock, err := b.lock(ctx)
+	if err != nil {
+		return nil, nil, err
 	}
 	defer lock.Close()
 	status, pidfd, err := b.status()
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	switch status {
 	case specs.StateCreated:
 	case specs.StateStopped:
-		return ErrStopped
+		return nil, nil, ErrStopped
 	default:
-		return errors.Join(ErrStarted, pidfd.Close())
+		return nil, nil, errors.Join(ErrStarted, pidfd.Close())
 	}
 	spec, err := b.spec()
 	if err != nil {
-		return errors.Join(err, pidfd.Close())
+		return nil, nil, errors.Join(err, pidfd.Close())
 	}
 	o := b.options()
 	g, err := b.group()
 	if err != nil {
-		return errors.Join(err, pidfd.Close())
+		return nil, nil, errors.Join(err, pidfd.Close())
 	}
 	o.Group = g.Group
 	box, err := container.Reopen(spec, o, b.Process, pidfd)
@@ -251,15 +267,28 @@ func (t *tool) start(c *cli.Context, b *box) (retErr error) {
 		err = ErrStopped
 	}
 	if err != nil {
-		return errors.Join(err, pidfd.Close())
+		return nil, nil, errors.Join(err, pidfd.Close())
 	}
-	defer box.Close()
+	defer func() {
+		if retErr != nil {
+			box.Close()
+		}
+	}()
+	ready, err := b.listen()
+	if err != nil {
+		return nil, nil, fmt.Errorf("start %s: %w", b.ID, err)
+	}
+	defer func() {
+		if retErr != nil {
+			ready.close()
+		}
+	}()
 	defer func() { retErr = errors.Join(retErr, spawn.Unhold(b.dir)) }()
-	t.log.debugf("start %s", b.ID)
-	if err := box.Start(c.Context); err != nil {
-		return fmt.Errorf("start %s: %w", b.ID, err)
+	b.tool.log.debugf("start %s", b.ID)
+	if err := box.Start(ctx); err != nil {
+		return nil, nil, fmt.Errorf("start %s: %w", b.ID, err)
 	}
-	return nil
+	return box, ready, nil
 }
 
 // run is create, start, and unless --detach the wait for the end.
@@ -273,8 +302,13 @@ func (t *tool) run(c *cli.Context) (retErr error) {
 	defer n.c.Close()
 	defer n.lock.Close()
 	keep := c.Bool("keep")
-	if err := n.c.Start(c.Context); err != nil {
-		err = fmt.Errorf("start %s: %w", n.ID, err)
+	ready, err := n.listen()
+	if err == nil {
+		defer ready.close()
+		err = n.c.Start(c.Context)
+	}
+	if err != nil {
+		err = errors.Join(fmt.Errorf("start %s: %w", n.ID, err), n.c.Kill())
 		n.io.close()
 		return errors.Join(err, n.end(n.c.Stopped))
 	}
@@ -283,10 +317,20 @@ func (t *tool) run(c *cli.Context) (retErr error) {
 	}
 	if c.Bool("detach") {
 		n.io.close()
-		return nil
+		return ready.await(c.Context, n.c, t.log.warn)
 	}
 	caught.Forward(n.c, n.io.streams)
+	var idle sync.WaitGroup
+	if ready != nil {
+		idle.Go(func() {
+			// We are the service's main process; a signal is meant for the program.
+			if _, err := ready.relay(context.WithoutCancel(c.Context), n.c, os.Getpid()); err != nil {
+				t.log.warn(err.Error())
+			}
+		})
+	}
 	status, err := n.c.Wait()
+	idle.Wait()
 	caught.Stop()
 	err = errors.Join(err, n.io.finish())
 	if !keep {

@@ -110,7 +110,7 @@ func (s *stdio) give(o *container.Options) {
 
 // dial connects to an engine's socket, before anything is made.
 func dial(what, path string) (int, error) {
-	fd, err := sys.Connect(path, patience)
+	fd, err := sys.Connect(unix.SOCK_STREAM, path, patience)
 	if err != nil {
 		return -1, fmt.Errorf("%s: %w", what, err)
 	}

@@ -19,10 +19,14 @@ import (
 // command line of an OCI runtime with a bundle. The OCI runtimes named in
 // SHOCKER_ESCAPE_OCI are attacked as well, which shows what an attack is worth.
 
-// TestMain: the test's own binary is also the enemy in the container.
+// TestMain: the test's own binary is also the enemy in the container, or a
+// service.
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == "enemy" {
+	switch filepath.Base(os.Args[0]) {
+	case "enemy":
 		os.Exit(enemy(os.Args[1:]))
+	case "service":
+		os.Exit(service(os.Args[1:]))
 	}
 	os.Exit(m.Run())
 }

@@ -153,7 +153,7 @@ const agentPatience = 10 * time.Second
 // tellAgent sends a text with a descriptor over a connection of its own to the
 // socket of an agent.
 func tellAgent(path string, text []byte, f *os.File) error {
-	fd, err := sys.Connect(path, agentPatience)
+	fd, err := sys.Connect(unix.SOCK_STREAM, path, agentPatience)
 	if err != nil {
 		return fmt.Errorf("failed to connect with seccomp agent: %w", err) // as in runc
 	}
