@@ -23,7 +23,7 @@ var docker = engine{
 		s.serve("e version", "dockerd", args...)
 		s.must(`tar -C "$1" -c . | e import - bb`, root)
 	},
-	first:  `run --rm bb echo started`,
+	first:  `run --rm --net host bb true; run --rm bb echo started`, // it keeps a namespace of the host's
 	e:      `exec /usr/bin/docker "$@"`,
 	run:    `exec /usr/bin/docker run --runtime "$RT" "$@"`,
 	create: `exec /usr/bin/docker create --runtime "$RT" "$@"`,
@@ -43,6 +43,12 @@ var dockerRows = []row{
 	{name: "update cpuset and shares", script: sleeper + `e update --cpuset-cpus 0 --cpu-shares 512 $N >/dev/null; e exec $N sh -c 'limit cpuset/cpuset.cpus cpuset.cpus; limit cpu/cpu.shares cpu.weight'`, want: "0\n(512|20)"},
 	{name: "update leaves the rest alone", script: `run -d -m 64m --pids-limit 30 --name $N bb sleep 1000 >/dev/null; e update --cpu-shares 512 $N >/dev/null; e exec $N sh -c 'limit memory/memory.limit_in_bytes memory.max; limit pids/pids.max pids.max'`, want: "67108864\n30"},
 	{name: "update of nothing", script: sleeper + `e update --restart no $N >/dev/null; e exec $N echo runs`, want: `runs`},
+	{name: "update while it is paused", script: sleeper + `e pause $N >/dev/null; e update -m 64m --memory-swap 64m $N >/dev/null; e unpause $N >/dev/null; e exec $N limit memory/memory.limit_in_bytes memory.max`, want: `67108864`},
+	{name: "kill while it is paused", script: sleeper + `e pause $N >/dev/null; e kill $N >/dev/null; e wait $N`, want: `137`},
+	{name: "stop while it is paused", script: sleeper + `e pause $N >/dev/null; e stop -t 1 $N >/dev/null; e wait $N`, want: `137`},
+	{name: "domain name", script: `run --rm --domainname example.net bb cat /proc/sys/kernel/domainname`, want: `example.net`},
+	{name: "port 80 of a user", script: `run --rm --net none -u app bb sh -c 'timeout 1 nc -l -p 80; echo $?' 2>/dev/null`, want: `143`},
+	{name: "no oom killer", script: `run --rm -m 64m --oom-kill-disable bb sh -c 'limit memory/memory.oom_control memory.max' 2>/dev/null | head -n 1`, want: `oom_kill_disable 1|67108864`},
 	{name: "health check", script: `run -d --name $N --health-cmd 'test -e /etc/passwd' --health-interval 1s bb sleep 1000 >/dev/null; eventually sh -c '[ $(e inspect -f "{{.State.Health.Status}}" $N) = healthy ]' && echo healthy`, want: `healthy`},
 	{name: "health check that fails", script: `run -d --name $N --health-cmd false --health-interval 1s --health-retries 1 bb sleep 1000 >/dev/null; eventually sh -c '[ $(e inspect -f "{{.State.Health.Status}}" $N) = unhealthy ]' && echo unhealthy`, want: `unhealthy`},
 	{name: "unmasked paths", script: `run --rm --security-opt systempaths=unconfined bb sh -c 'test -e /proc/timer_list && grep -c " /proc/" /proc/mounts'`, want: `0`},
