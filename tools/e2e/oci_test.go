@@ -200,6 +200,8 @@ func TestOCIErrors(t *testing.T) {
 			{`oci create -b bundle one && oci create -b bundle one; s=$?; oci delete -f one; exit $s`, "container with given ID already exists"},
 			{`oci run -d -b bundle one && oci start one; s=$?; oci delete -f one; exit $s`, "cannot start an already running container"},
 			{`oci run -d -b bundle one && oci delete one; s=$?; oci delete -f one; exit $s`, "cannot delete container one that is not stopped: running"},
+			{`oci run -d -b bundle one && oci kill one KILL && wait_for is one stopped && oci kill one; s=$?; oci delete one; exit $s`, "container not running"},
+			{`oci run -d -b bundle one && oci pause one && oci exec one true; s=$?; oci delete -f one; exit $s`, "cannot exec in a paused container (use --ignore-paused to override)"},
 			{`oci run -d -b bundle one && oci resume one; s=$?; oci delete -f one; exit $s`, "container not paused"},
 			{`oci run -d -b bundle one && oci kill one NOSUCH; s=$?; oci delete -f one; exit $s`, "NOSUCH"},
 			{`program nosuch; oci create -b bundle one`, "executable file not found in $PATH"},
@@ -264,6 +266,29 @@ func TestOCIStartsAtOnce(t *testing.T) {
 			for i in 1 2 3 4 5 6 7 8; do oci start one 2>>err && echo started & done; wait; wait_for grep -q runs $out; cat $out; oci delete -f one`)
 		if got := ok(t, r); strings.Count(got, "started\n") != 1 || strings.Count(got, "runs\n") != 1 {
 			t.Errorf("eight starts: %q", got)
+		}
+	})
+}
+
+// TestOCIHangingHook: a hook without a timeout is waited for until a signal
+// comes, and no longer than it lives itself, whatever it leaves running.
+func TestOCIHangingHook(t *testing.T) {
+	onOCI(t, func(t *testing.T, h *testkit.Host, oci func(string) testkit.Result) {
+		for _, when := range []string{"prestart", "createRuntime", "createContainer"} {
+			for _, signal := range []string{"INT", "TERM", "HUP"} {
+				r := oci(`rm -f reached; edit --arg w ` + when + ` --arg f $PWD/reached 'del(.hooks) | .hooks[$w] = [{
+						path: "/bin/sh", args: ["sh", "-c", "echo >" + $f + "; exec sleep 1000"], env: ["PATH=/bin"]}]'
+					env --default-signal shocker-oci --root oci create -b bundle one >out 2>&1 & wait_for test -e reached; kill -` + signal + ` $!; wait $!; echo $?
+					oci state one 2>/dev/null || oci list -q; rm -f reached out`)
+				if r.Code != 0 || r.Stdout != "130\n" {
+					t.Errorf("%s while a hook of create hangs at %s: %+v", signal, when, r)
+				}
+			}
+		}
+		ok(t, oci(`edit --arg f $PWD/daemon '.hooks = {prestart: [{
+			path: "/bin/sh", args: ["sh", "-c", "sleep 1000 & echo $! >" + $f], env: ["PATH=/bin"]}]}'; oci create -b bundle one; kill $(cat daemon); oci delete -f one`))
+		if left := h.Sh(t, "pgrep -x sleep"); left.Stdout != "" {
+			t.Errorf("hooks are left: %s", left.Stdout)
 		}
 	})
 }

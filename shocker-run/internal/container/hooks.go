@@ -110,8 +110,11 @@ func (c *Container) hook(ctx context.Context, when string, h specs.Hook, state *
 	} else {
 		out, err = runOutside(ctx, h, state, c.o.Bundle)
 	}
-	if ctxErr := ctx.Err(); errors.Is(ctxErr, context.DeadlineExceeded) && h.Timeout != nil {
+	switch ctxErr := ctx.Err(); {
+	case errors.Is(ctxErr, context.DeadlineExceeded) && h.Timeout != nil:
 		err = fmt.Errorf("no end within %d s: %w", *h.Timeout, ctxErr)
+	case errors.Is(ctxErr, context.Canceled) && err != nil:
+		err = ctxErr // it was we who killed it
 	}
 	if err != nil {
 		err = fmt.Errorf("%s: %w", h.Path, err)
