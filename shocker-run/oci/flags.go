@@ -16,10 +16,13 @@ func arrange(cmd *cli.Command, args []string) []string {
 	all := slices.Clone(args[:1])
 	list := args[1:]
 	for len(list) > 0 && isFlag(list[0]) {
-		all, list = take(all, cmd.Flags, list)
+		all, list, _ = take(all, cmd.Flags, list)
 	}
 	if len(list) == 0 {
 		return all
+	}
+	if list[0] == "help" {
+		return append(append(all, list[1:]...), "--help")
 	}
 	at := slices.IndexFunc(cmd.Subcommands, func(c *cli.Command) bool { return c.HasName(list[0]) })
 	if at < 0 {
@@ -34,7 +37,10 @@ func arrange(cmd *cli.Command, args []string) []string {
 		case list[0] == "--":
 			rest, list = append(rest, list[1:]...), nil
 		case isFlag(list[0]):
-			all, list = take(all, sub.Flags, list)
+			var whole bool
+			if all, list, whole = take(all, sub.Flags, list); !whole {
+				return all // or the parser would take what follows for the value
+			}
 		case others:
 			rest, list = list, nil
 		default:
@@ -54,7 +60,8 @@ func names(f cli.Flag) []string {
 }
 
 // take moves a flag by its first name, and its value, from one list to another.
-func take(to []string, flags []cli.Flag, from []string) (_, _ []string) {
+// It is not whole if it wants a value and there is none.
+func take(to []string, flags []cli.Flag, from []string) (_, _ []string, whole bool) {
 	arg, n := from[0], 1
 	name, value, inside := strings.Cut(strings.TrimLeft(arg, "-"), "=")
 	for _, f := range flags {
@@ -67,8 +74,11 @@ func take(to []string, flags []cli.Flag, from []string) (_, _ []string) {
 			arg += "=" + value
 		}
 		if doc, ok := f.(cli.DocGenerationFlag); ok && doc.TakesValue() && !inside {
-			n = min(2, len(from))
+			n = 2
 		}
 	}
-	return append(append(to, arg), from[1:n]...), from[n:]
+	if n > len(from) {
+		return append(to, arg), nil, false
+	}
+	return append(append(to, arg), from[1:n]...), from[n:], true
 }
