@@ -14,6 +14,7 @@ import (
 
 	"shocker.sh/lib/cgroup/group"
 	"shocker.sh/lib/cgroup/hierarchy"
+	"shocker.sh/lib/record"
 	"shocker.sh/lib/stage"
 	"shocker.sh/lib/store"
 	"shocker.sh/lib/sys"
@@ -47,7 +48,7 @@ func Settle(host stage.Host, id string) error {
 func reclaim(host stage.Host, id string) error {
 	dir, err := filepath.EvalSymlinks(host.RunDir(id))
 	if errors.Is(err, fs.ErrNotExist) {
-		return release(host, func(owner string) bool { return owner == id })
+		return release(func(owner string) bool { return owner == id }, host.Leases(), host.IDRanges())
 	}
 	if err != nil {
 		return err
@@ -64,12 +65,13 @@ func reclaim(host stage.Host, id string) error {
 			return err
 		}
 	}
-	return release(host, func(owner string) bool { return owner == id })
+	return release(func(owner string) bool { return owner == id }, host.Leases(), host.IDRanges())
 }
 
-// release gives back the addresses and ranges of ids whose owner is gone.
-func release(host stage.Host, gone func(owner string) bool) error {
-	for _, dir := range []string{host.Leases(), host.IDRanges()} {
+// release gives back what is taken by the files in these directories, addresses,
+// ranges of ids or names, where the owner that a file says is gone.
+func release(gone func(owner string) bool, dirs ...string) error {
+	for _, dir := range dirs {
 		files, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -143,10 +145,14 @@ func RunsUnknown(host stage.Host, id string) error {
 }
 
 // SweepOrphans gives back what containers hold that are gone without their
-// undo: addresses, ranges of user ids, and cgroups in which nothing runs. One
-// in which something runs stays, and is ErrOrphan.
+// undo: addresses, ranges of user ids, names, and cgroups in which nothing runs.
+// One in which something runs stays, and is ErrOrphan. A container that is being
+// made has its run dir before anything else.
 func SweepOrphans(host stage.Host, st *store.Store) error {
 	known := func(id string) bool {
+		if record.CheckID(id) != nil {
+			return false // of what a power cut has left, say
+		}
 		for _, dir := range []string{host.RunDir(id), st.Container(id)} {
 			if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
 				return true
@@ -154,7 +160,8 @@ func SweepOrphans(host stage.Host, st *store.Store) error {
 		}
 		return false
 	}
-	errs := []error{release(host, func(owner string) bool { return !known(owner) })}
+	gone := func(owner string) bool { return !known(owner) }
+	errs := []error{release(gone, host.Leases(), host.IDRanges()), release(gone, st.Path("names"))}
 	groups, err := ourGroups(host)
 	errs = append(errs, err)
 	for id, dirs := range groups {

@@ -74,7 +74,8 @@ func (s *hostState) write(h stage.Host) error {
 
 // hold returns the host's part, made where it is missing, and keeps it from
 // being taken away until held is closed, or for as long as there is a lease.
-// When all is there this costs two questions to the kernel and a look for a file.
+// When all is there this costs two questions to the kernel and a look for a
+// file, and where others drop a look at their rules.
 func hold(h stage.Host) (n network, held *os.File, err error) {
 	subnet, err := lease.Parse(h.Subnet)
 	if err == nil {

@@ -66,7 +66,7 @@ func Collect(host stage.Host, st *store.Store, created bool) (removed []string, 
 			removed = append(removed, id)
 		}
 	}
-	errs = append(errs, container.SweepOrphans(host, st), container.SweepNames(host, st))
+	errs = append(errs, container.SweepOrphans(host, st))
 	_, err = st.SweepTemp()
 	errs = append(errs, err, st.SweepPartial())
 	_, err = st.SweepLayers()

@@ -141,7 +141,7 @@ func (c *Container) tellAgent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := tellAgent(profile.ListenerPath, text, fd); err != nil {
+	if err := sendListener(profile.ListenerPath, text, fd); err != nil {
 		return err
 	}
 	return c.proc.Release()
@@ -150,9 +150,9 @@ func (c *Container) tellAgent(ctx context.Context) error {
 // agentPatience is how long an agent may take to accept what it is sent.
 const agentPatience = 10 * time.Second
 
-// tellAgent sends a text with a descriptor over a connection of its own to the
+// sendListener sends a text with a descriptor over a connection of its own to the
 // socket of an agent.
-func tellAgent(path string, text []byte, f *os.File) error {
+func sendListener(path string, text []byte, f *os.File) error {
 	fd, err := sys.Connect(unix.SOCK_STREAM, path, agentPatience)
 	if err != nil {
 		return fmt.Errorf("failed to connect with seccomp agent: %w", err) // as in runc
