@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"reflect"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"shocker.sh/lib/early"
 )
@@ -43,7 +45,7 @@ func TestPopulate(t *testing.T) {
 	}
 	defer f.Close()
 	begin := early.First() / 4096
-	end := min(begin+256, (begin/1024+1)*1024)
+	end := min(begin+384, (begin/1024+1)*1024)
 	entries := make([]byte, 8*(end-begin))
 	if _, err := f.ReadAt(entries, int64(begin)*8); err != nil {
 		t.Fatal(err)
@@ -52,5 +54,19 @@ func TestPopulate(t *testing.T) {
 		if binary.NativeEndian.Uint64(entries[8*(i-begin):])>>63 == 0 {
 			t.Errorf("page %d of %d is not there", i-begin, end-begin)
 		}
+	}
+}
+
+// The names of the linker stand for a range that can be mapped, and holds code
+// and constants.
+func TestMapProgram(t *testing.T) {
+	begin, end := early.Program()
+	code := reflect.ValueOf(TestMapProgram).Pointer()
+	constant := uintptr(unsafe.Pointer(unsafe.StringData("a constant")))
+	if code < begin || code >= end || constant < begin || constant >= end {
+		t.Errorf("the program is from %#x to %#x; there is code at %#x, a constant at %#x", begin, end, code, constant)
+	}
+	if !early.MapProgram() {
+		t.Error("it cannot be mapped")
 	}
 }

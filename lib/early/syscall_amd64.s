@@ -10,3 +10,11 @@ TEXT ·syscall4(SB), NOSPLIT, $0-48
 	SYSCALL
 	MOVQ AX, ret+40(FP)
 	RET
+
+// func program() (begin, end uintptr)
+TEXT ·program(SB), NOSPLIT, $0-16
+	LEAQ runtime·text(SB), AX
+	MOVQ AX, begin+0(FP)
+	LEAQ runtime·epclntab(SB), AX
+	MOVQ AX, end+8(FP)
+	RET
