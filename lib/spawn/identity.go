@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/sys"
 )
 
 // Identity names a process by what is not used again. The pid alone is: it
@@ -42,7 +44,7 @@ func Identify(pid int, pidfd *os.File) (Identity, error) {
 		}
 		id.Ino = st.Ino
 	}
-	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	boot, err := sys.ReadKernel("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return id, err
 	}
@@ -54,7 +56,7 @@ func Identify(pid int, pidfd *os.File) (Identity, error) {
 // startTime reads field 22 of /proc/PID/stat; the name in field 2 may hold
 // anything, so fields count from its last parenthesis.
 func startTime(pid int) (uint64, error) {
-	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	stat, err := sys.ReadKernel("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return 0, err
 	}

@@ -14,7 +14,7 @@ import (
 
 // Read reads a file of a cgroup, without the newline at its end.
 func Read(dir, file string) (string, error) {
-	data, err := os.ReadFile(filepath.Join(dir, file))
+	data, err := sys.ReadKernel(filepath.Join(dir, file))
 	if errors.Is(err, unix.ENODEV) { // removed after it was opened
 		err = &os.PathError{Op: "read", Path: filepath.Join(dir, file), Err: os.ErrNotExist}
 	}
@@ -26,14 +26,7 @@ func Read(dir, file string) (string, error) {
 // file there and call it a limit.
 func Write(dir, file, value string) error {
 	path := filepath.Join(dir, file)
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if err == nil {
-		err = sys.Retry(func() error {
-			_, err := f.WriteString(value)
-			return err
-		})
-		err = errors.Join(err, f.Close())
-	}
+	err := sys.WriteKernel(path, value)
 	if err == nil {
 		return nil
 	}

@@ -34,7 +34,7 @@ func (g *Group) Make(log *undo.Log, adopt bool, want Controllers) (_ func() erro
 			return nil, err
 		}
 	}
-	if adopt {
+	if len(free) < len(g.Hierarchies) { // they are to be adopted
 		if err := g.idle(); err != nil {
 			return nil, err
 		}

@@ -18,6 +18,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/sys"
 )
 
 // Hierarchy is one mounted tree of cgroups.
@@ -49,7 +51,7 @@ func Find(root string) ([]Hierarchy, error) {
 		h, err := unified(root)
 		return []Hierarchy{h}, err
 	}
-	mountinfo, err := os.ReadFile("/proc/self/mountinfo")
+	mountinfo, err := sys.ReadKernel("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +105,7 @@ func parse(mountinfo, root string) ([]Hierarchy, error) {
 }
 
 func unified(mount string) (Hierarchy, error) {
-	data, err := os.ReadFile(filepath.Join(mount, "cgroup.controllers"))
+	data, err := sys.ReadKernel(filepath.Join(mount, "cgroup.controllers"))
 	return Hierarchy{Mount: mount, Version: 2, Controllers: strings.Fields(string(data)), Root: "/"}, err
 }
 

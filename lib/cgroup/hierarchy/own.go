@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"shocker.sh/lib/sys"
 )
 
 // BelowOwn sets the base of each hierarchy as runc does for paths that are not
@@ -13,9 +15,13 @@ import (
 // v2 stands alone it is the parent, since a cgroup that holds processes cannot
 // give controllers to others below it.
 func BelowOwn(all []Hierarchy) ([]Hierarchy, error) {
+	file, text, err := read(os.Getpid())
+	if err != nil {
+		return nil, err
+	}
 	based := make([]Hierarchy, len(all))
 	for i, h := range all {
-		own, err := Of(os.Getpid(), h)
+		own, err := h.find(file, text)
 		if err != nil {
 			return nil, err
 		}
@@ -34,12 +40,22 @@ func BelowOwn(all []Hierarchy) ([]Hierarchy, error) {
 //	4:memory:/user.slice
 //	0::/user.slice
 func Of(pid int, h Hierarchy) (string, error) {
-	file := filepath.Join("/proc", strconv.Itoa(pid), "cgroup")
-	text, err := os.ReadFile(file)
+	file, text, err := read(pid)
 	if err != nil {
 		return "", err
 	}
-	for line := range strings.Lines(string(text)) {
+	return h.find(file, text)
+}
+
+func read(pid int) (file, text string, err error) {
+	file = filepath.Join("/proc", strconv.Itoa(pid), "cgroup")
+	data, err := sys.ReadKernel(file)
+	return file, string(data), err
+}
+
+// find is Of in the text of such a file.
+func (h Hierarchy) find(file, text string) (string, error) {
+	for line := range strings.Lines(text) {
 		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
 		if len(f) != 3 {
 			return "", fmt.Errorf("%s: cannot read line %q", file, line)
@@ -52,7 +68,7 @@ func Of(pid int, h Hierarchy) (string, error) {
 		// but its mounts begin at its own group.
 		below, err := filepath.Rel(h.Root, f[2])
 		if err != nil || below == ".." || strings.HasPrefix(below, "../") {
-			return "", fmt.Errorf("%w: process %d is in %s, and %s begins at %s", ErrOutside, pid, f[2], h.Mount, h.Root)
+			return "", fmt.Errorf("%w: %s has %s, and %s begins at %s", ErrOutside, file, f[2], h.Mount, h.Root)
 		}
 		return filepath.Join("/", below), nil
 	}

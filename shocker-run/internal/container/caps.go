@@ -9,6 +9,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/sys"
 )
 
 // capNames are the capabilities by their number (capabilities(7)).
@@ -125,7 +127,7 @@ func ownCaps() (uint64, error) {
 
 // lastCap is the number of the last capability that this kernel knows.
 func lastCap() (int, error) {
-	data, err := os.ReadFile("/proc/sys/kernel/cap_last_cap")
+	data, err := sys.ReadKernel("/proc/sys/kernel/cap_last_cap")
 	if err != nil {
 		return 0, err
 	}
