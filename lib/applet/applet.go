@@ -79,9 +79,13 @@ func Main(a Applet) {
 	}
 	args := append([]string{name}, os.Args[min(1, len(os.Args)):]...)
 	ctx, interrupt := context.WithCancel(context.Background())
+	interrupting := []os.Signal{unix.SIGINT, unix.SIGTERM}
+	if !signal.Ignored(unix.SIGHUP) { // nohup; a shell has SIGINT ignored in the background
+		interrupting = append(interrupting, unix.SIGHUP)
+	}
 	go func() { // it takes a millisecond or two, and nothing has been done yet
 		ch := make(chan os.Signal, 1)
-		signal.Notify(ch, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+		signal.Notify(ch, interrupting...)
 		<-ch
 		interrupt()
 	}()
