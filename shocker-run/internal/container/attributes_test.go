@@ -125,7 +125,12 @@ func TestAttributesRefused(t *testing.T) {
 		"umask":             func(s *specs.Spec) { n := uint32(0o1000); s.Process.User.Umask = &n },
 		"version":           func(s *specs.Spec) { s.Version = "1.0" },
 		"no version":        func(s *specs.Spec) { s.Version = "" },
-		"masked path":       func(s *specs.Spec) { s.Linux.MaskedPaths = []string{"proc"} },
+		"version 01":        func(s *specs.Spec) { s.Version = "01.0.0" },
+		"timeout of a hook": func(s *specs.Spec) {
+			n := 1 << 40
+			s.Hooks = &specs.Hooks{Poststop: []specs.Hook{{Path: "/bin/true", Timeout: &n}}}
+		},
+		"masked path": func(s *specs.Spec) { s.Linux.MaskedPaths = []string{"proc"} },
 	} {
 		spec := config("/", "true")
 		change(spec)

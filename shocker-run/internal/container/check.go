@@ -36,7 +36,7 @@ func checkVersion(version string) error {
 	ok := len(numbers) == 3
 	for _, n := range numbers {
 		_, err := strconv.ParseUint(n, 10, 32)
-		ok = ok && err == nil
+		ok = ok && err == nil && (n == "0" || n[0] != '0')
 	}
 	if !ok {
 		return fmt.Errorf("%w: ociVersion %q: want MAJOR.MINOR.PATCH", ErrInvalid, version)

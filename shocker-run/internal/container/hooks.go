@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -161,6 +162,9 @@ func (b *firstBytes) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// maxTimeout is the longest time that a hook can be given, in seconds: 292 years.
+const maxTimeout = math.MaxInt64 / int64(time.Second)
+
 // checkHooks refuses hooks that cannot be.
 func checkHooks(hooks *specs.Hooks) error {
 	if hooks == nil {
@@ -174,8 +178,8 @@ func checkHooks(hooks *specs.Hooks) error {
 			if !filepath.IsAbs(h.Path) {
 				return fmt.Errorf("%w: path %q of a hook: want an absolute path", ErrInvalid, h.Path)
 			}
-			if h.Timeout != nil && *h.Timeout <= 0 {
-				return fmt.Errorf("%w: timeout %d of hook %s: want a number above zero", ErrInvalid, *h.Timeout, h.Path)
+			if h.Timeout != nil && (*h.Timeout <= 0 || int64(*h.Timeout) > maxTimeout) {
+				return fmt.Errorf("%w: timeout %d of hook %s: want 1 to %d seconds", ErrInvalid, *h.Timeout, h.Path, maxTimeout)
 			}
 			for _, s := range append(append([]string{h.Path}, h.Args...), h.Env...) {
 				if strings.ContainsRune(s, 0) {
