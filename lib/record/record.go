@@ -134,23 +134,6 @@ func (r *Record) Spec() (*specs.Spec, error) {
 	return spec, nil
 }
 
-// Decode reads an OCI runtime config, less what it says to other systems.
-func Decode(config []byte) (*specs.Spec, error) {
-	spec := &specs.Spec{}
-	return spec, json.Unmarshal(config, &ours{Spec: spec})
-}
-
-// ours is a config without what is for other systems. encoding/json looks into
-// each type of a document once in every process, and these are half of them.
-type ours struct {
-	*specs.Spec
-	Solaris *struct{} `json:"solaris,omitempty"`
-	Windows *struct{} `json:"windows,omitempty"`
-	VM      *struct{} `json:"vm,omitempty"`
-	ZOS     *struct{} `json:"zos,omitempty"`
-	FreeBSD *struct{} `json:"freebsd,omitempty"`
-}
-
 // Get decodes the value at path into v and says whether there is one.
 func (r *Record) Get(v any, path ...string) (bool, error) {
 	raw, err := at(r.data, path)

@@ -189,3 +189,29 @@ func TestOurs(t *testing.T) {
 		}
 	}
 }
+
+// TestDecodeWrong: what is wrong is said in the document's words, and nothing is
+// replaced in silence.
+func TestDecodeWrong(t *testing.T) {
+	for text, want := range map[string]string{
+		"\uFEFF{}":                        "it begins with a byte order mark, which JSON does not have: remove it",
+		"{\"hostname\":\"\xff\"}":         "byte 13 is not UTF-8, as JSON has to be",
+		`[]`:                              "the document: array: want an object",
+		`{"hostname":1}`:                  "hostname: number: want a string",
+		`{"mounts":{}}`:                   "mounts: object: want an array",
+		`{"annotations":[]}`:              "annotations: array: want an object",
+		`{"process":{"args":"x"}}`:        "process.args: string: want an array",
+		`{"process":{"terminal":0}}`:      "process.terminal: number: want true or false",
+		`{"process":{"user":{"uid":-1}}}`: "process.user.uid: number -1: want a number of type uint32",
+		`{"linux":{"resources":{"pids":{"limit":"7"}}}}`: "linux.resources.pids.limit: string: want a number of type int64",
+		`{"hostname":"a\u0000\ufffd"}`:                   "",
+	} {
+		got := ""
+		if _, err := Decode([]byte(text)); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("Decode(%q): %q; want %q", text, got, want)
+		}
+	}
+}

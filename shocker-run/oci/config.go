@@ -2,7 +2,6 @@ package oci
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -63,7 +62,7 @@ func decode(ctx context.Context, name string, v any, open func() (io.ReadCloser,
 			return err
 		}
 	}
-	if err := json.Unmarshal(data, v); err != nil {
+	if err := record.Unmarshal(data, v); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil

@@ -21,6 +21,14 @@ func TestOCIInput(t *testing.T) {
 			{`truncate -s 1G bundle/config.json`, "larger than 64 MiB"},
 			{`head -c 900 good >bundle/config.json`, "unexpected end"},
 			{`: >bundle/config.json`, "unexpected end"},
+			{`(printf '\357\273\277'; cat good) >bundle/config.json`, "begins with a byte order mark"},
+			{`jq -c . good | sed 's/shocker/\xff/' >bundle/config.json`, "is not UTF-8"},
+			{`iconv -t UTF-16 good >bundle/config.json`, "byte 0 is not UTF-8"},
+			{`jq '.process.user = "root"' good >bundle/config.json`, "process.user: string: want an object"},
+			{`jq '.process.args = "sh"' good >bundle/config.json`, "process.args: string: want an array"},
+			{`jq -c '[.]' good >bundle/config.json`, "the document: array: want an object"},
+			{`(yes '{"x":' | head -100000 | tr -d '\n'; cat good) >bundle/config.json`, "exceeded max depth"},
+			{`jq '.hooks.prestart = [{path: "/bin/true", timeout: 10000000000}]' good >bundle/config.json`, "timeout 10000000000 of hook /bin/true"},
 			{`mkfifo ns; jq --arg d $PWD '.linux.namespaces[0].path = $d + "/ns"' good >bundle/config.json`, "is not a"},
 		} {
 			r := oci(test.config + `; timeout 60 shocker-oci --root oci create -b bundle one; echo $?; rm -rf bundle/config.json ns`)
