@@ -235,6 +235,30 @@ func TestOCIErrors(t *testing.T) {
 	})
 }
 
+// TestOCIKillWaiting: a container that was asked to end before its start ends,
+// whether or not its process is the first one of a pid namespace; and it stays if
+// it was asked for something else.
+func TestOCIKillWaiting(t *testing.T) {
+	onOCI(t, func(t *testing.T, h *testkit.Host, oci func(string) testkit.Result) {
+		for _, filter := range []string{`.`, `.linux.namespaces |= map(select(.type != "pid"))`} {
+			for _, signal := range []string{"TERM", "INT", "HUP", "QUIT", "KILL", "--all TERM"} {
+				r := oci(`cp bundle/config.json keep; edit '` + filter + `'; oci create -b bundle one; oci kill one 0 && is one created || echo early; oci kill one ` + signal + `
+					wait_for is one stopped; oci start one; oci kill one; oci delete one; mv keep bundle/config.json`)
+				if r.Code != 0 || r.Stdout != "" || !strings.Contains(r.Stderr, "cannot start a container that has stopped") || !strings.Contains(r.Stderr, "container not running") {
+					t.Errorf("%s of one that waits, with %s: %+v", signal, filter, r)
+				}
+			}
+		}
+		// Whoever starts it meanwhile is not waited for, and its program is not killed.
+		r := oci(`edit --arg d $PWD '.hooks.startContainer = [{path: "/bin/sh", args: ["sh", "-c", "read x </go"]}] | .mounts += [{destination: "/go", type: "bind", source: ($d + "/go"), options: ["bind"]}]'
+			mkfifo go; oci create -b bundle one; oci start one & start=$!; exec 8>go; timeout 60 shocker-oci --root oci kill one TERM; echo $?
+			echo >&8; wait $start; echo $?; is one running; echo $?; oci delete -f one`)
+		if r.Stdout != "0\n0\n0\n" {
+			t.Errorf("TERM during a start: %+v", r)
+		}
+	})
+}
+
 // TestOCIHooks: each runs once, in its order, with the state that is then.
 func TestOCIHooks(t *testing.T) {
 	onOCI(t, func(t *testing.T, h *testkit.Host, oci func(string) testkit.Result) {
