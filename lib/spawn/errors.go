@@ -10,7 +10,7 @@ var (
 	// ErrUnsupported is an architecture without a stub.
 	ErrUnsupported = fmt.Errorf("spawn: no stub for %s", runtime.GOARCH)
 	// ErrTableFull is a table with more steps or bytes than it has room for.
-	ErrTableFull = errors.New("too much for the start of one process: there must be fewer mounts and paths, or a smaller environment")
+	ErrTableFull = errors.New("too much for the start of one process: there must be fewer mounts and paths, or fewer arguments and a smaller environment")
 	// ErrNUL is a string that cannot be handed to the kernel whole.
 	ErrNUL = errors.New("a NUL byte in a string")
 	// ErrDied is a child that was killed before it executed its program.

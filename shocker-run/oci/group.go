@@ -147,7 +147,11 @@ func asked(c *cli.Context, stdin *os.File) (*specs.LinuxResources, error) {
 		r.Pids = &specs.LinuxPids{Limit: &n}
 	}
 	if c.IsSet("blkio-weight") {
-		n := uint16(min(c.Uint("blkio-weight"), 1<<16-1))
+		weight := c.Uint("blkio-weight")
+		if weight > 1000 {
+			return nil, applet.Usagef("--blkio-weight %d: want 1000 at most", weight)
+		}
+		n := uint16(weight)
 		r.BlockIO = &specs.LinuxBlockIO{Weight: &n}
 	}
 	return r, nil

@@ -85,6 +85,9 @@ func (t *tool) terminal() (*os.File, error) {
 // preserve takes descriptors from 3 up for the program: those that a service
 // manager has opened to listen on (sd_listen_fds(3)), and n more.
 func (s *stdio) preserve(n int) error {
+	if n < 0 {
+		return applet.Usagef("--preserve-fds %d: want 0 or more", n)
+	}
 	if list := os.Getenv("LISTEN_FDS"); list != "" {
 		var err error
 		if s.sockets, err = strconv.Atoi(list); err != nil || s.sockets < 0 {

@@ -203,6 +203,9 @@ func TestOCIErrors(t *testing.T) {
 			{`oci run -d -b bundle one && oci kill one KILL && wait_for is one stopped && oci kill one; s=$?; oci delete one; exit $s`, "container not running"},
 			{`oci run -d -b bundle one && oci pause one && oci exec one true; s=$?; oci delete -f one; exit $s`, "cannot exec in a paused container (use --ignore-paused to override)"},
 			{`oci run -d -b bundle one && oci resume one; s=$?; oci delete -f one; exit $s`, "container not paused"},
+			{`oci create -b bundle --preserve-fds -1 one`, "--preserve-fds -1"},
+			{`edit '.mounts += [{destination: "/tmp", type: "tmpfs", source: "x", options: ["nosuch"]}]'; oci create -b bundle one; s=$?; cp keep bundle/config.json; exit $s`, "tmpfs for /tmp: option nosuch"},
+			{`edit '.linux.resources.memory.limit = 1'; oci create -b bundle one; s=$?; cp keep bundle/config.json; exit $s`, "too little memory"},
 			{`oci run -d -b bundle one && oci kill one NOSUCH; s=$?; oci delete -f one; exit $s`, "NOSUCH"},
 			{`program nosuch; oci create -b bundle one`, "executable file not found in $PATH"},
 			{`program /nosuch; oci create -b bundle one`, "no such file or directory"},
@@ -216,7 +219,7 @@ func TestOCIErrors(t *testing.T) {
 			{`edit 'del(.hooks)'; echo '{' >p; oci run -d -b bundle one && oci exec -p p one; s=$?; oci delete -f one; exit $s`, "p: "},
 		} {
 			ok(t, h.Sh(t, `: >log`))
-			r := oci(`program sleep 1000; ` + test.script)
+			r := oci(`program sleep 1000; cp bundle/config.json keep; ` + test.script)
 			if r.Code == 0 || r.Stdout != "" || !strings.Contains(r.Stderr, test.want) {
 				t.Errorf("%s: %+v; want a failure with %q", test.script, r, test.want)
 			}

@@ -69,11 +69,15 @@ func (b *builder) makePlace(p *place, file bool) {
 // fileSystem makes a file system of the container's namespaces, attached
 // nowhere yet.
 func (b *builder) fileSystem(fs fileSystem) *spawn.Step {
-	ctx := b.Call("open file system "+fs.kind, unix.SYS_FSOPEN, fs.kind, unix.FSOPEN_CLOEXEC)
-	b.Call(fs.kind+" source "+fs.source, unix.SYS_FSCONFIG, ctx, unix.FSCONFIG_SET_STRING, "source", fs.source, 0)
-	b.configure(fs.kind, ctx, fs.data)
-	b.Call("make file system "+fs.kind, unix.SYS_FSCONFIG, ctx, unix.FSCONFIG_CMD_CREATE, 0, 0, 0)
-	tree := b.Call("mount "+fs.kind, unix.SYS_FSMOUNT, ctx, unix.FSMOUNT_CLOEXEC, fs.set)
+	name := fs.kind
+	if fs.dest != "" {
+		name += " for " + fs.dest
+	}
+	ctx := b.Call("open file system "+name, unix.SYS_FSOPEN, fs.kind, unix.FSOPEN_CLOEXEC)
+	b.Call(name+": source "+fs.source, unix.SYS_FSCONFIG, ctx, unix.FSCONFIG_SET_STRING, "source", fs.source, 0)
+	b.configure(name, ctx, fs.data)
+	b.Call("make file system "+name, unix.SYS_FSCONFIG, ctx, unix.FSCONFIG_CMD_CREATE, 0, 0, 0)
+	tree := b.Call("mount "+name, unix.SYS_FSMOUNT, ctx, unix.FSMOUNT_CLOEXEC, fs.set)
 	b.finishFileSystem(fs, tree)
 	return tree
 }

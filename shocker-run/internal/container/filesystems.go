@@ -28,7 +28,7 @@ func (m *mounts) fileSystem(a *attachment, mnt specs.Mount, o *mountOptions) (er
 		a.readonly = o.set&unix.MOUNT_ATTR_RDONLY != 0
 		o.set &^= unix.MOUNT_ATTR_RDONLY
 	}
-	a.fs = fileSystem{kind: mnt.Type, source: mnt.Source, data: o.data, set: o.set, propagation: o.propagation}
+	a.fs = fileSystem{dest: mnt.Destination, kind: mnt.Type, source: mnt.Source, data: o.data, set: o.set, propagation: o.propagation}
 	if a.fs.source == "" {
 		a.fs.source = "none"
 	}
@@ -125,9 +125,9 @@ func (b *builder) configure(name string, fs any, data []string) {
 	for _, d := range data {
 		key, value, hasValue := strings.Cut(d, "=")
 		if hasValue {
-			b.Call(name+" option "+d, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, key, value, 0)
+			b.Call(name+": option "+d, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_STRING, key, value, 0)
 		} else {
-			b.Call(name+" option "+d, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_FLAG, key, 0, 0)
+			b.Call(name+": option "+d, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_SET_FLAG, key, 0, 0)
 		}
 	}
 }

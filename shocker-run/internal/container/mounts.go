@@ -44,6 +44,7 @@ type attachment struct {
 
 // fileSystem is one that the child makes.
 type fileSystem struct {
+	dest         string // as the config has it; "": it is not of the config
 	kind, source string
 	data         []string
 	set          uint64 // MOUNT_ATTR_

@@ -95,6 +95,9 @@ func (c *Container) Close() { c.proc.Close() }
 
 // explain says in words what it means that a step failed.
 func (c *Container) explain(err error) error {
+	if errors.Is(err, spawn.ErrDied) && c.oomKills() > 0 {
+		return fmt.Errorf("%w: the container has too little memory for that: raise its limit", err)
+	}
 	var step *spawn.StepError
 	if !errors.As(err, &step) {
 		return err
