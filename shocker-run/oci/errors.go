@@ -22,6 +22,10 @@ var (
 	ErrStopped = errors.New("cannot start a container that has stopped")
 	// ErrStarted is a container that has been started already.
 	ErrStarted = errors.New("cannot start an already running container")
+	// ErrStartPaused is a created container that would not go on when started.
+	ErrStartPaused = errors.New("cannot start a container in the paused state (resume it first)")
+	// ErrNoProcess is a container that was created without a process.
+	ErrNoProcess = errors.New("cannot start a container whose config has no process")
 	// ErrExecStopped is an exec in a container that has stopped.
 	ErrExecStopped = errors.New("cannot exec in a stopped container")
 	// ErrExecPaused is an exec that would wait for the container to be resumed.

@@ -163,7 +163,7 @@ func execProcess(c *cli.Context, spec *specs.Spec) (*specs.Process, error) {
 		return p, readJSON(c.Context, path, p)
 	}
 	if spec.Process == nil {
-		return nil, container.ErrInvalid
+		return nil, fmt.Errorf("%w: it has no process whose user and environment could be taken: give a whole one with --process", container.ErrInvalid)
 	}
 	*p = *spec.Process
 	p.Args, p.Terminal, p.ConsoleSize = c.Args().Tail(), c.Bool("tty"), nil

@@ -166,8 +166,10 @@ func (t *tool) create(c *cli.Context, hold bool) (_ *creation, retErr error) {
 			n.c.Close()
 		}
 	}()
-	if err := n.io.connect(n.c.Console, spec.Process.ConsoleSize); err != nil {
-		return nil, err
+	if terminal {
+		if err := n.io.connect(n.c.Console, spec.Process.ConsoleSize); err != nil {
+			return nil, err
+		}
 	}
 	if err := n.io.identify(n.c); err != nil {
 		return nil, err
@@ -249,12 +251,17 @@ func (b *box) letGo(ctx context.Context) (_ *container.Container, _ *readiness, 
 	case specs.StateCreated:
 	case specs.StateStopped:
 		return nil, nil, ErrStopped
+	case paused:
+		return nil, nil, errors.Join(ErrStartPaused, pidfd.Close())
 	default:
 		return nil, nil, errors.Join(ErrStarted, pidfd.Close())
 	}
 	spec, err := b.spec()
 	if err != nil {
 		return nil, nil, errors.Join(err, pidfd.Close())
+	}
+	if spec.Process == nil {
+		return nil, nil, errors.Join(ErrNoProcess, pidfd.Close())
 	}
 	o := b.options()
 	g, err := b.group()

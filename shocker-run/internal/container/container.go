@@ -120,7 +120,8 @@ type Container struct {
 	home   spawn.Ref   // of HOME in the environment, 0 if it is known
 	// listener loads a seccomp filter that has an agent.
 	listener *spawn.Step
-	first    int // pid of the container's first process, of another one
+	first    int  // pid of the container's first process, of another one
+	idle     bool // it has no program that could be started
 	ended    bool
 	// Console is the terminal's master, with process.terminal; the caller
 	// closes it.
@@ -174,10 +175,16 @@ type mask struct {
 // nothing is left of it.
 func Create(ctx context.Context, spec *specs.Spec, o Options) (_ *Container, retErr error) {
 	defer func() { retErr = Plainly(retErr) }()
+	idle := spec.Process == nil && o.HoldIn != ""
+	if idle { // only start needs one (OCI runtime-spec, config.md, "process")
+		with := *spec
+		with.Process = &specs.Process{Cwd: "/", Args: []string{"/"}}
+		spec = &with
+	}
 	if err := check(spec); err != nil {
 		return nil, err
 	}
-	c := &Container{spec: spec, o: o, setup: &setup{}}
+	c := &Container{spec: spec, o: o, setup: &setup{}, idle: idle}
 	defer c.setup.close()
 	if err := c.prepare(); err != nil {
 		return nil, err

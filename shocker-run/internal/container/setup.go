@@ -169,7 +169,7 @@ func (c *Container) finish(b *builder) error {
 	}
 	c.load(b, loadEarly)
 	b.identity(p, c.setup.caps, c.setup.last)
-	if c.o.HoldIn != "" {
+	if c.o.HoldIn != "" && !c.idle {
 		c.found = b.lookUp(p)
 	}
 	b.limits(p)
