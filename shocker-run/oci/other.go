@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -110,13 +111,17 @@ func example() *specs.Spec {
 	}
 }
 
-// own gives the container a user namespace in which its root is the caller.
+// own gives the container a user namespace in which its root is the caller,
+// and nobody else is there: no group for the terminals.
 func own(spec *specs.Spec, uid, gid int) {
 	linux := spec.Linux
 	linux.Namespaces = append(linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
 	linux.UIDMappings = []specs.LinuxIDMapping{{HostID: uint32(uid), Size: 1}}
 	linux.GIDMappings = []specs.LinuxIDMapping{{HostID: uint32(gid), Size: 1}}
 	linux.Resources = nil
+	for i, m := range spec.Mounts {
+		spec.Mounts[i].Options = slices.DeleteFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, "gid=") })
+	}
 }
 
 // parseBytes reads an amount as engines give it: bytes, or with a unit of
