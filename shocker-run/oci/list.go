@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/user"
 	"slices"
 	"strconv"
 	"strings"
@@ -118,7 +119,7 @@ func (t *tool) list(format string, quiet bool) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	all := []*state{}
+	all, owner := []*state{}, owner()
 	for _, e := range entries {
 		b, err := t.open(e.Name())
 		if errors.Is(err, ErrNotExist) || errors.Is(err, ErrInvalidID) {
@@ -130,6 +131,7 @@ func (t *tool) list(format string, quiet bool) error {
 		}
 		switch {
 		case err == nil:
+			s.Owner = owner
 			all = append(all, s)
 		case errors.Is(b.load(), ErrNotExist): // gone meanwhile
 		default: // the others can be listed all the same
@@ -157,13 +159,23 @@ func (t *tool) list(format string, quiet bool) error {
 			fmt.Fprintln(w, s.ID)
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", s.ID, s.Pid, s.Status, applet.Escape(s.Bundle), s.Created.Format(time.RFC3339Nano), s.Owner)
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%s\n", s.ID, s.Pid, s.Status, applet.Escape(s.Bundle), s.Created.Format(time.RFC3339Nano), applet.Escape(s.Owner))
 	}
 	if err := w.Flush(); err != nil {
 		return err
 	}
 	_, err = t.io.Out.Write(text.Bytes())
 	return err
+}
+
+// owner is the name of the user whose containers ours are: those below an unsafe
+// --root, which might be another's, are refused.
+func owner() string {
+	uid := strconv.Itoa(os.Geteuid())
+	if u, err := user.LookupId(uid); err == nil {
+		return u.Username
+	}
+	return "#" + uid // as runc has it
 }
 
 // ps lists the processes in the container's cgroup.

@@ -65,7 +65,7 @@ func TestOCILife(t *testing.T) {
 			{`oci exec -u 5:6 --cwd /tmp -e A=b -g 7 one sh -c 'id -u; id -g; id -G; pwd; echo $A'`, "5\n6\n6 7\n/tmp\nb\n"},
 			{`echo '{"cwd":"/","args":["echo","from a file"],"env":["PATH=/bin"],"user":{}}' >p && oci exec -p p one`, "from a file\n"},
 			{`oci exec -d --pid-file pid2 one sleep 999 && oci ps -f json one | jq -c 'sort' && printf '[%s]\n' $(sort -n pid pid2 | tr '\n' ' ' | sed 's/\([0-9]\) *\([0-9]*\)/\1,\2/; s/,$//')`, ""},
-			{`oci list -q; oci list -f json | jq -c '.[] | [.id, .status]'; oci list | head -1 | tr -s ' '`, "one\n[\"one\",\"running\"]\nID PID STATUS BUNDLE CREATED OWNER\n"},
+			{`oci list -q; oci list -f json | jq -c '.[] | [.id, .status, .owner]'; oci list | head -1 | tr -s ' '`, "one\n[\"one\",\"running\",\"root\"]\nID PID STATUS BUNDLE CREATED OWNER\n"},
 			{`oci pause one && oci state one | jq -r .status; oci exec one true; echo $?`, "paused\n255\n"},
 			{`oci resume one && oci state one | jq -r .status`, "running\n"},
 			{`oci update --pids-limit 77 one && cat /sys/fs/cgroup/pids/one/pids.max /sys/fs/cgroup/one/pids.max 2>/dev/null`, "77\n"},
