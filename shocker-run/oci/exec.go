@@ -79,6 +79,12 @@ func (t *tool) execute(c *cli.Context) (_ int, retErr error) {
 		return 0, ErrExecStopped
 	}
 	defer pidfd.Close()
+	started := false
+	defer func() {
+		if !started && container.EndedUnder(retErr, pidfd) {
+			retErr = ErrExecStopped
+		}
+	}()
 	if state == paused && !c.Bool("ignore-paused") {
 		return 0, ErrExecPaused
 	}
@@ -128,6 +134,7 @@ func (t *tool) execute(c *cli.Context) (_ int, retErr error) {
 	if err := box.Start(c.Context); err != nil {
 		return 0, fmt.Errorf("exec in %s: %w", b.ID, err)
 	}
+	started = true
 	if detach {
 		return 0, nil
 	}

@@ -170,14 +170,6 @@ func stopSignal(host stage.Host, id string) (unix.Signal, error) {
 // SIG.
 func ParseSignal(s string) (unix.Signal, error) { return signals.Parse(s) }
 
-// endsWithin waits so long for the end of a process, a tenth of a second at
-// least, and says whether it came.
-func endsWithin(patience time.Duration, pidfd *os.File) bool {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	return spawn.WaitEnd(ctx, pidfd) == nil
-}
-
 // Wait waits until the container's program has ended and everything about it
 // is written down, and returns its exit status, or ErrLost if nobody saw it.
 func Wait(ctx context.Context, host stage.Host, id string) (int, error) {

@@ -7,14 +7,11 @@ import (
 	"io"
 	"os"
 	"strings"
-	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/applet"
 	"shocker.sh/lib/passwd"
-	"shocker.sh/lib/spawn"
 	"shocker.sh/lib/stage"
 	"shocker.sh/shocker-run/internal/container"
 	"shocker.sh/shocker-run/internal/signals"
@@ -44,13 +41,7 @@ func Exec(ctx context.Context, host stage.Host, id string, o ExecOptions) (int, 
 	}
 	defer pidfd.Close()
 	status, err := execIn(ctx, host, id, pidfd, st, o)
-	var patience time.Duration
-	if errors.Is(err, spawn.ErrDied) || errors.Is(err, unix.ESRCH) {
-		patience = time.Second // the others of a container end before its first process
-	}
-	if errors.Is(err, container.ErrGone) || err != nil && endsWithin(patience, pidfd) {
-		// Whatever step found out first: a dead pid namespace is ENOMEM to
-		// clone(2), its process ESRCH to setns(2).
+	if container.EndedUnder(err, pidfd) {
 		return applet.NotStarted, notRunning(id)
 	}
 	return status, err

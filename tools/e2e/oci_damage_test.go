@@ -80,6 +80,22 @@ func TestOCITwoAtOnce(t *testing.T) {
 	})
 }
 
+// TestOCIExecEnds: whatever step of an exec finds out that the container ends, it
+// is told in the words that engines know.
+func TestOCIExecEnds(t *testing.T) {
+	onOCI(t, func(t *testing.T, h *testkit.Host, oci func(string) testkit.Result) {
+		for range 12 {
+			r := oci(`oci run -d -b bundle one; oci delete -f one & for i in 1 2 3 4 5 6; do oci exec one true & done; wait`)
+			for line := range strings.Lines(r.Stderr) {
+				line = strings.TrimSpace(line)
+				if line != "shocker-oci: cannot exec in a stopped container" && line != "shocker-oci: one: container does not exist" {
+					t.Errorf("exec in a container that is deleted says %q", line)
+				}
+			}
+		}
+	})
+}
+
 // TestOCIFrozenAbove: a process that cannot die is not waited for without end.
 func TestOCIFrozenAbove(t *testing.T) {
 	onOCI(t, func(t *testing.T, h *testkit.Host, oci func(string) testkit.Result) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -83,6 +84,26 @@ func Exec(ctx context.Context, spec *specs.Spec, process *specs.Process, pid int
 		}
 	}
 	return c, c.created(ctx)
+}
+
+// EndedUnder says whether an exec failed because the container ended meanwhile.
+// Whatever step found out first: a dead pid namespace is ENOMEM to clone(2), its
+// process ESRCH to setns(2). It looks for a tenth of a second, and for longer
+// where the error calls for it.
+func EndedUnder(err error, pidfd *os.File) bool {
+	switch {
+	case err == nil, errors.Is(err, ErrNotFound), errors.Is(err, ErrNotExecutable):
+		return false
+	case errors.Is(err, ErrGone):
+		return true
+	}
+	var patience time.Duration
+	if errors.Is(err, spawn.ErrDied) || errors.Is(err, unix.ESRCH) {
+		patience = time.Second // the others of a container end before its first process
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	return spawn.WaitEnd(ctx, pidfd) == nil
 }
 
 // attachExec puts the process into the container's cgroups, and lets it run on
