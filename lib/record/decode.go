@@ -33,11 +33,8 @@ type ours struct {
 // refuses bytes that are not UTF-8 (RFC 8259, section 8.1), which would be
 // replaced in silence, and says what is wrong in the document's own words.
 func Unmarshal(data []byte, v any) error {
-	if bytes.HasPrefix(data, []byte("\uFEFF")) {
-		return errors.New("it begins with a byte order mark, which JSON does not have: remove it")
-	}
-	if !utf8.Valid(data) {
-		return fmt.Errorf("byte %d is not UTF-8, as JSON has to be", validPrefix(data))
+	if err := checkText(data); err != nil {
+		return err
 	}
 	err := json.Unmarshal(data, v)
 	var wrong *json.UnmarshalTypeError
@@ -49,6 +46,17 @@ func Unmarshal(data []byte, v any) error {
 		field = "the document"
 	}
 	return fmt.Errorf("%s: %s: want %s", field, wrong.Value, kindOf(wrong.Type))
+}
+
+// checkText refuses what cannot be the text of JSON.
+func checkText(data []byte) error {
+	if bytes.HasPrefix(data, []byte("\uFEFF")) {
+		return errors.New("it begins with a byte order mark, which JSON does not have: remove it")
+	}
+	if !utf8.Valid(data) {
+		return fmt.Errorf("byte %d is not UTF-8, as JSON has to be", validPrefix(data))
+	}
+	return nil
 }
 
 // validPrefix is how many bytes at the beginning of data are UTF-8.

@@ -214,4 +214,12 @@ func TestDecodeWrong(t *testing.T) {
 			t.Errorf("Decode(%q): %q; want %q", text, got, want)
 		}
 	}
+	// A record is refused before a stage acts on it.
+	text := []byte("{\"hostname\":\"\xff\",\"annotations\":{\"sh.shocker.id\":\"ps_1\"}}")
+	if _, err := Parse(text); !errors.Is(err, ErrInvalid) {
+		t.Errorf("Parse(%q): %v; want %v", text, err, ErrInvalid)
+	}
+	if _, err := Adopt(text, "ps_2"); !errors.Is(err, ErrInvalid) {
+		t.Errorf("Adopt(%q): %v; want %v", text, err, ErrInvalid)
+	}
 }
