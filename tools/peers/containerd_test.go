@@ -35,7 +35,7 @@ var containerd = engine{
 			e image tag bb:bb docker.io/library/bb:latest`, root, s.dir)
 	},
 	first: `run --rm bb $N echo started`,
-	e:     "exec ctr --address " + containerdSocket + ` "$@"`,
+	e:     "exec ctr --connect-timeout 1m --address " + containerdSocket + ` "$@"`,
 	run: `flags=()
 		while [[ $1 == -* ]]; do
 			flags+=("$1")
