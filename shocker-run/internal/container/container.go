@@ -371,8 +371,10 @@ func (c *Container) planMasks() error {
 	return nil
 }
 
+// openNull copies the mount of the host's /dev/null, read-only: else root inside
+// could give the host's own file another mode or owner.
 func openNull() (*os.File, error) {
-	null, err := cloneTree(os.DevNull, false, 0, 0)
+	null, err := cloneTree(os.DevNull, false, unix.MOUNT_ATTR_RDONLY, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -398,6 +398,20 @@ func TestMaskedTwice(t *testing.T) {
 	}
 }
 
+// TestMaskIsReadOnly: what covers a file lies on the host, whose mode and owner
+// root inside must not change, and is the null device all the same.
+func TestMaskIsReadOnly(t *testing.T) {
+	spec := config(busyboxRoot(t))
+	spec.Linux.MaskedPaths = []string{"/proc/keys"}
+	caps := []string{"CAP_FOWNER", "CAP_CHOWN"}
+	spec.Process.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps}
+	got := sh(t, spec, "chmod 666 /proc/keys; chown -h 0:0 /proc/keys; cat /proc/keys; echo >/proc/keys && echo open")
+	want := "open\nchmod: /proc/keys: Read-only file system\nchown: /proc/keys: Read-only file system"
+	if got != want {
+		t.Errorf("%q; want %q", got, want)
+	}
+}
+
 // A source counts from the bundle; an option that means nothing is a warning.
 func TestRelativeSource(t *testing.T) {
 	root := busyboxRoot(t)
