@@ -2,6 +2,7 @@ package oci
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -27,6 +28,9 @@ var Applet = applet.Applet{
 		t := &tool{io: io, cgroupRoot: stage.FromEnv().CgroupRoot}
 		cmd := t.command()
 		err := plainly(applet.RunCommand(ctx, cmd, io, arrange(cmd, args)))
+		if errors.Is(err, errVersion) {
+			return t.printVersion()
+		}
 		t.log.failed(err)
 		return err
 	},
@@ -75,19 +79,27 @@ func (t *tool) command() *cli.Command {
 	}
 }
 
+// errVersion ends the reading of the command line where it asks for the
+// version: as with runc, no command beside that is done.
+var errVersion = errors.New("the version is asked for")
+
 // begin reads the flags that all commands have.
 func (t *tool) begin(c *cli.Context) error {
+	if c.Bool("version") {
+		return errVersion
+	}
 	t.root = c.String("root")
 	t.systemdCgroup = c.Bool("systemd-cgroup")
 	return t.log.open(c.String("log"), c.String("log-format"), c.Bool("debug"), t.io.Err)
 }
 
+func (t *tool) printVersion() error {
+	_, err := fmt.Fprintf(t.io.Out, "%s version %s\nspec: %s\ngo: %s\n", Name, applet.Version, specs.Version, runtime.Version())
+	return err
+}
+
 func (t *tool) noCommand(c *cli.Context) error {
-	switch {
-	case c.Bool("version"):
-		_, err := fmt.Fprintf(t.io.Out, "%s version %s\nspec: %s\ngo: %s\n", Name, applet.Version, specs.Version, runtime.Version())
-		return err
-	case c.NArg() > 0:
+	if c.NArg() > 0 {
 		return applet.Usagef("no command %q (see %s --help)", c.Args().First(), Name)
 	}
 	return applet.Usagef("a command is missing (see %s --help)", Name)

@@ -104,6 +104,8 @@ func TestOCIHabits(t *testing.T) {
 		habit{`program /nosuch; oci run -b bundle one 2>&1 | grep -o 'exec /nosuch: no such file or directory'`, "exec /nosuch: no such file or directory\n"},
 		habit{`rm -rf bundle/rootfs/proc; ln -s tmp bundle/rootfs/proc; oci run -b bundle one 2>&1 | grep -o 'must be mounted on ordinary directory'; rm bundle/rootfs/proc; mkdir bundle/rootfs/proc`, "must be mounted on ordinary directory\n"},
 		habit{`shocker-oci --root nosuch list -q 2>err || grep -o 'nosuch: does not exist' err`, "nosuch: does not exist\n"},
+		// Who asks for the version wants nothing else.
+		habit{`program true; shocker-oci --root oci --version run -b bundle one | grep -c spec:; shocker-oci -v list | grep -c spec:; oci list -q`, "1\n1\n"},
 		// Warnings are seen where no log is asked for.
 		habit{
 			`edit '.process.capabilities.ambient = ["CAP_KILL"] | .process.capabilities.bounding += ["CAP_NOSUCH"]'; program true
