@@ -199,7 +199,7 @@ func Streams(c *cli.Context) IO { return c.App.Metadata["io"].(IO) }
 // that of a subcommand.
 func RunCommand(ctx context.Context, cmd *cli.Command, io IO, args []string) error {
 	misuse := func(c *cli.Context, err error, _ bool) error {
-		return Usagef("%w (see %s --help)", flagError(err, args), c.App.HelpName)
+		return Usagef("%w (see %s --help)", flagError(err, args), c.Command.HelpName)
 	}
 	app := &cli.App{
 		// A comma belongs to the value of a flag: -e LIST=a,b.

@@ -52,7 +52,7 @@ func flagHelp(f cli.Flag) string {
 			long += "--" + name + ", "
 		}
 	}
-	if text := d.GetDefaultText(); text != "" && d.TakesValue() {
+	if text := d.GetDefaultText(); text != "" && text != "0" && d.TakesValue() {
 		usage += " (default: " + strings.Trim(text, `"`) + ")"
 	}
 	return strings.TrimSuffix(short+long, ", ") + value + "\t" + wrap(usage, flagWidth)

@@ -17,6 +17,7 @@ func TestFlagHelp(t *testing.T) {
 		"-s, --signal SIGNAL\tSIGNAL by name (default: KILL)": &cli.StringFlag{
 			Name: "signal", Aliases: []string{"s"}, Usage: "`SIGNAL` by name", Value: "KILL",
 		},
+		"--fds N\tpass on N": &cli.IntFlag{Name: "fds", Usage: "pass on `N`"},
 		"--tail N\tonly the last N of the lines that its program has\n  \twritten (default: all)": &cli.IntFlag{
 			Name: "tail", Usage: "only the last `N` of the lines that its program has written", Value: -1, DefaultText: "all",
 		},

@@ -64,7 +64,7 @@ func (t *tool) command() *cli.Command {
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "root", Value: defaultRoot, Usage: "`DIR` where containers are kept; it should be on a tmpfs"},
 			&cli.StringFlag{Name: "log", Usage: "append messages to `FILE` as well"},
-			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "form of the messages in that file: text or json"},
+			&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`FORM` of the messages in that file: text or json"},
 			&cli.BoolFlag{Name: "debug", Usage: "tell more in that file, or on stderr"},
 			&cli.BoolFlag{Name: "systemd-cgroup", Usage: "let systemd make cgroups; cgroupsPath is then SLICE:PREFIX:NAME"},
 			&cli.StringFlag{Name: "rootless", Hidden: true}, // podman gives it

@@ -18,7 +18,7 @@ import (
 
 func (t *tool) eventsCommand() *cli.Command {
 	return t.verb("events", "tell what a container uses, and when it wants for memory", []cli.Flag{
-		&cli.DurationFlag{Name: "interval", Value: 5 * time.Second, Usage: "time between two figures"},
+		&cli.DurationFlag{Name: "interval", Value: 5 * time.Second, Usage: "`TIME` between two figures, such as 500ms or 1m"},
 		&cli.BoolFlag{Name: "stats", Usage: "print the figures once"},
 	}, func(c *cli.Context, b *box) error {
 		if c.Duration("interval") <= 0 {

@@ -21,7 +21,7 @@ const execFailed = 255
 
 func (t *tool) execCommands() []*cli.Command {
 	return []*cli.Command{{
-		Name: "exec", Usage: "execute another program in a container", ArgsUsage: "ID PROGRAM [ARG...]",
+		Name: "exec", Usage: "execute another program in a container", ArgsUsage: "ID PROGRAM [ARG...], or --process FILE ID",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "process", Aliases: []string{"p"}, Usage: "`FILE` of a process of the config, in the place of other flags and arguments"},
 			&cli.BoolFlag{Name: "detach", Aliases: []string{"d"}, Usage: "do not wait for its end"},
@@ -31,7 +31,7 @@ func (t *tool) execCommands() []*cli.Command {
 			&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "give it a terminal"},
 			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "`UID[:GID]`"},
 			&cli.Int64SliceFlag{Name: "additional-gids", Aliases: []string{"g"}, Usage: "further groups: `GID`"},
-			&cli.StringFlag{Name: "cwd", Usage: "working directory"},
+			&cli.StringFlag{Name: "cwd", Usage: "working directory `DIR`"},
 			&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, KeepSpace: true, Usage: "`NAME=VALUE`, beside the container's"},
 			&cli.StringSliceFlag{Name: "cap", Aliases: []string{"c"}, Usage: "capability beside the container's: `CAP_NAME`"},
 			&cli.BoolFlag{Name: "no-new-privs", Usage: "set no_new_privs"},

@@ -60,22 +60,22 @@ func (b *box) freezer(ctx context.Context, change func() error, from ...specs.Co
 
 var updateFlags = []cli.Flag{
 	&cli.StringFlag{Name: "resources", Aliases: []string{"r"}, Usage: "`FILE` of linux.resources as JSON, - for stdin, in the place of other flags"},
-	&cli.StringFlag{Name: "memory", Usage: "limit of memory, in bytes or with k, m, g; -1: none"},
-	&cli.StringFlag{Name: "memory-reservation", Usage: "soft limit of memory"},
-	&cli.StringFlag{Name: "memory-swap", Usage: "limit of memory and swap together"},
+	&cli.StringFlag{Name: "memory", Usage: "`BYTES` of memory at most, or with k, m, g; -1: no limit"},
+	&cli.StringFlag{Name: "memory-reservation", Usage: "`BYTES` of memory as a soft limit"},
+	&cli.StringFlag{Name: "memory-swap", Usage: "`BYTES` of memory and swap together at most"},
 	&cli.StringFlag{Name: "kernel-memory", Hidden: true},     // no kernel has it any more
 	&cli.StringFlag{Name: "kernel-memory-tcp", Hidden: true}, // likewise
-	&cli.Uint64Flag{Name: "cpu-share", Usage: "weight of processor time, 2 to 262144"},
-	&cli.Int64Flag{Name: "cpu-quota", Usage: "processor time in a period, in microseconds"},
-	&cli.Uint64Flag{Name: "cpu-burst", Usage: "processor time beyond it that was saved, in microseconds"},
-	&cli.Uint64Flag{Name: "cpu-period", Usage: "the period, in microseconds"},
-	&cli.Int64Flag{Name: "cpu-idle", Usage: "1: only what no one else wants"},
-	&cli.Int64Flag{Name: "cpu-rt-runtime", Usage: "real-time processor time in a period, in microseconds"},
-	&cli.Uint64Flag{Name: "cpu-rt-period", Usage: "the period, in microseconds"},
-	&cli.StringFlag{Name: "cpuset-cpus", Usage: "processors that may be used"},
-	&cli.StringFlag{Name: "cpuset-mems", Usage: "memory nodes that may be used"},
-	&cli.Int64Flag{Name: "pids-limit", Usage: "most processes and threads; -1: no limit"},
-	&cli.UintFlag{Name: "blkio-weight", Usage: "weight of input and output, 10 to 1000"},
+	&cli.Uint64Flag{Name: "cpu-share", Usage: "weight of processor time: `N`, 2 to 262144"},
+	&cli.Int64Flag{Name: "cpu-quota", Usage: "processor time in a period, in microseconds: `N`; -1: no limit"},
+	&cli.Uint64Flag{Name: "cpu-burst", Usage: "processor time beyond it that was saved, in microseconds: `N`"},
+	&cli.Uint64Flag{Name: "cpu-period", Usage: "the period, in microseconds: `N`"},
+	&cli.Int64Flag{Name: "cpu-idle", Usage: "`N` is 1: only what no one else wants; 0: as others"},
+	&cli.Int64Flag{Name: "cpu-rt-runtime", Usage: "real-time processor time in a period, in microseconds: `N`"},
+	&cli.Uint64Flag{Name: "cpu-rt-period", Usage: "the period of that, in microseconds: `N`"},
+	&cli.StringFlag{Name: "cpuset-cpus", Usage: "processors that may be used: `LIST`, such as 0-2,4"},
+	&cli.StringFlag{Name: "cpuset-mems", Usage: "memory nodes that may be used: `LIST`"},
+	&cli.Int64Flag{Name: "pids-limit", Usage: "`N` processes and threads at most; -1: no limit"},
+	&cli.UintFlag{Name: "blkio-weight", Usage: "weight of input and output: `N`, 10 to 1000"},
 }
 
 // update limits the container anew. What is not given stays as it is.

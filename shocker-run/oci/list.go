@@ -21,7 +21,7 @@ import (
 	"shocker.sh/lib/applet"
 )
 
-var formatFlag = &cli.StringFlag{Name: "format", Aliases: []string{"f"}, Value: "table", Usage: "table or json"}
+var formatFlag = &cli.StringFlag{Name: "format", Aliases: []string{"f"}, Value: "table", Usage: "`FORM`: table or json"}
 
 func (t *tool) listCommands() []*cli.Command {
 	return []*cli.Command{

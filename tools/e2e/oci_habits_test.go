@@ -106,6 +106,8 @@ func TestOCIHabits(t *testing.T) {
 		habit{`shocker-oci --root nosuch list -q 2>err || grep -o 'nosuch: does not exist' err`, "nosuch: does not exist\n"},
 		// Who asks for the version wants nothing else.
 		habit{`program true; shocker-oci --root oci --version run -b bundle one | grep -c spec:; shocker-oci -v list | grep -c spec:; oci list -q`, "1\n1\n"},
+		// Help is where the flag is.
+		habit{`oci update --cpu-shares 5 one 2>&1 | grep -o 'see .*'; oci --nosuch 2>&1 | grep -o 'see .*'`, "see shocker-oci update --help)\nsee shocker-oci --help)\n"},
 		// Warnings are seen where no log is asked for.
 		habit{
 			`edit '.process.capabilities.ambient = ["CAP_KILL"] | .process.capabilities.bounding += ["CAP_NOSUCH"]'; program true
