@@ -90,8 +90,7 @@ func makeDev(o *mountOptions, nodes []node, m idMaps, terminal bool) (_ *os.File
 	return dev, nil
 }
 
-// makeNode makes one node; nobody else can see the tmpfs yet, so there is no
-// link in it that could be followed. A later device replaces an earlier one.
+// makeNode makes one node. A later device replaces an earlier one.
 func makeNode(dev int, name string, n node, m idMaps) error {
 	uid, gid, err := m.host(0, 0)
 	if err != nil {
@@ -119,13 +118,33 @@ func makeNode(dev int, name string, n node, m idMaps) error {
 	if err != nil {
 		return err
 	}
-	if uid, gid, err = m.host(n.uid, n.gid); err != nil {
+	return giveNode(dev, name, n, m)
+}
+
+// giveNode gives a node that has just been made its owner and its mode. In an
+// image somebody may have put something else there meanwhile, such as a link to
+// a file of the host.
+func giveNode(dev int, name string, n node, m idMaps) error {
+	uid, gid, err := m.host(n.uid, n.gid)
+	if err != nil {
 		return err
 	}
-	if err := unix.Fchownat(dev, name, uid, gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	fd, err := unix.Openat(dev, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
 		return err
 	}
-	return unix.Fchmodat(dev, name, n.mode, 0) // mknod heeds the umask
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if !n.is(&st) {
+		return fmt.Errorf("%w: something else was put in its place", ErrInvalid)
+	}
+	if err := unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH); err != nil {
+		return err
+	}
+	return unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), n.mode) // mknod heeds the umask
 }
 
 // parents yields the directories above a relative path, the topmost first.

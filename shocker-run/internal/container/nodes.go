@@ -94,7 +94,8 @@ func (m *mounts) nodeAt(p *place, on *attachment) (*unix.Stat_t, error) {
 
 // is says whether a file is the device.
 func (n node) is(st *unix.Stat_t) bool {
-	return st.Mode&unix.S_IFMT == n.kind && (n.kind == unix.S_IFIFO || uint64(st.Rdev) == unix.Mkdev(n.major, n.minor))
+	numbered := n.kind == unix.S_IFCHR || n.kind == unix.S_IFBLK
+	return st.Mode&unix.S_IFMT == n.kind && (!numbered || uint64(st.Rdev) == unix.Mkdev(n.major, n.minor))
 }
 
 // makeInImage makes a device in the image's tree, as the parent sees it.
@@ -139,9 +140,12 @@ func makeDir(in *os.File, name string, maps idMaps) error {
 func (b *builder) looseNodes(m *mounts) {
 	for _, n := range m.nodes {
 		dir, name := b.parent(n.place)
+		// No chmod for what the umask takes away: it would follow a link that
+		// somebody has put there meanwhile, and to a file of the host.
+		b.Call("clear umask", unix.SYS_UMASK, 0)
 		b.Call("make device "+n.path, unix.SYS_MKNODAT, dir, name, n.kind|n.mode, unix.Mkdev(n.major, n.minor))
+		b.Call("set umask", unix.SYS_UMASK, 0o022)
 		b.Call("chown "+n.path, unix.SYS_FCHOWNAT, dir, name, n.uid, n.gid, unix.AT_SYMLINK_NOFOLLOW)
-		b.Call("chmod "+n.path, unix.SYS_FCHMODAT, dir, name, n.mode) // mknod heeds the umask
 	}
 	if m.console != nil {
 		b.makePlace(m.console, true)

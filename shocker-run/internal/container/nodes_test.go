@@ -3,6 +3,7 @@ package container
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -132,5 +133,53 @@ func TestConsole(t *testing.T) {
 		if got := strings.ReplaceAll(string(out), "\r", ""); err != nil || status != 0 || got != "/dev/pts/0\nsame\nout\n" && got != "/dev/console\nsame\nout\n" {
 			t.Errorf("tmpfs on /dev %v: %q, status %d, %v", dev, got, status, err)
 		}
+	}
+}
+
+// TestDevicesSwapped: whoever can write to the root lays a link to a file of the
+// host where a device has just been made. That file keeps its mode and its owner.
+func TestDevicesSwapped(t *testing.T) {
+	for _, userns := range []bool{true, false} {
+		root := busyboxRoot(t)
+		victim, dir := filepath.Join(filepath.Dir(root), "victim"), filepath.Join(root, "opt")
+		if err := errors.Join(os.WriteFile(victim, nil, 0o600), os.Mkdir(dir, 0o755), os.Symlink(victim, filepath.Join(root, "link"))); err != nil {
+			t.Fatal(err)
+		}
+		spec := config(root, "true")
+		if !userns {
+			withoutUser(spec)
+		}
+		for i := range 200 {
+			spec.Linux.Devices = append(spec.Linux.Devices, specs.LinuxDevice{Path: fmt.Sprint("/opt/", i), Type: "c", Major: 1, Minor: 3})
+		}
+		stop, done := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(done)
+			for i := 0; ; {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				node := filepath.Join(dir, fmt.Sprint(i))
+				if unix.Renameat2(unix.AT_FDCWD, filepath.Join(root, "link"), unix.AT_FDCWD, node, unix.RENAME_EXCHANGE) == nil {
+					i = (i + 1) % 200
+					_ = errors.Join(os.Remove(filepath.Join(root, "link")), os.Symlink(victim, filepath.Join(root, "link")))
+				}
+			}
+		}()
+		for range 20 {
+			_, _ = run(t, spec, nil) // it fails, or does not see it
+			var st unix.Stat_t
+			if err := unix.Stat(victim, &st); err != nil || st.Mode&0o7777 != 0o600 || st.Uid != 0 {
+				t.Errorf("userns %v: the host's file has mode %o and owner %d, %v", userns, st.Mode, st.Uid, err)
+				break
+			}
+			if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		close(stop)
+		<-done
 	}
 }
