@@ -147,6 +147,11 @@ func (c *Container) cloneExec(pid int, target *os.File) (err error) {
 	if err := c.compileSeccomp(); err != nil {
 		return err
 	}
+	if joins&unix.CLONE_NEWUSER != 0 {
+		if s.maps.uids, s.maps.gids, err = spawn.MappingsOf(pid); err != nil {
+			return err
+		}
+	}
 	b, err := c.newTable()
 	if err != nil {
 		return err
@@ -158,10 +163,6 @@ func (c *Container) cloneExec(pid int, target *os.File) (err error) {
 		return err
 	}
 	if joins&unix.CLONE_NEWUSER != 0 {
-		if s.maps.uids, s.maps.gids, err = spawn.MappingsOf(pid); err != nil {
-			t.Close()
-			return err
-		}
 		b.becomeRoot()
 	}
 	if err := c.session(b); err != nil {

@@ -2,9 +2,13 @@ package container
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
+	osexec "os/exec"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -108,5 +112,40 @@ func execTerminal(t *testing.T, c *Container) {
 	}
 	if _, err := e.Wait(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestExecRecycledPid: the container's process has ended, and its number is by
+// now another's on the host. Nothing is executed there.
+func TestExecRecycledPid(t *testing.T) {
+	cmd := osexec.Command("true")
+	pidfd := -1
+	cmd.SysProcAttr = &syscall.SysProcAttr{PidFD: &pidfd}
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	target := os.NewFile(uintptr(pidfd), "pidfd")
+	defer target.Close()
+	ran := filepath.Join(t.TempDir(), "ran")
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	spec := config(busyboxRoot(t))
+	withoutUser(spec)
+	p := *spec.Process
+	p.Args = []string{"/bin/touch", ran}
+	c, err := Exec(context.Background(), spec, &p, os.Getpid(), target, Options{ID: "test", Stdio: [3]*os.File{null, null, null}})
+	if err == nil {
+		_ = c.Start(context.Background())
+		_, _ = c.Wait()
+		c.Close()
+	}
+	if !errors.Is(err, ErrGone) {
+		t.Errorf("%v; want %v", err, ErrGone)
+	}
+	if _, err := os.Stat(ran); err == nil {
+		t.Error("the program was executed on the host")
 	}
 }

@@ -197,6 +197,12 @@ func (b *builder) enter(target *os.File, pid, joins int, root bool) error {
 		b.Call("enter the container's root", unix.SYS_FCHDIR, dir)
 		b.Call("change to the container's root", unix.SYS_CHROOT, ".")
 	}
+	// What was read by its number was the container's process's, if that is not
+	// reaped yet. The number may be another's, and our program would run among
+	// that one's.
+	if err := unix.PidfdSendSignal(int(target.Fd()), 0, nil, 0); err != nil {
+		return fmt.Errorf("%w: %w", ErrGone, os.NewSyscallError("pidfd_send_signal", err))
+	}
 	return nil
 }
 
