@@ -30,9 +30,6 @@ func (m *mounts) tmpfs(a *attachment, o *mountOptions) error {
 	if err != nil {
 		return err
 	}
-	if !st.IsDir() {
-		return nil // which append refuses
-	}
 	if !slices.ContainsFunc(o.data, func(d string) bool { return strings.HasPrefix(d, "mode=") }) {
 		a.fs.data = append([]string{fmt.Sprintf("mode=%o", st.Sys().(*syscall.Stat_t).Mode&0o7777)}, o.data...)
 	}
@@ -60,8 +57,9 @@ func (m *mounts) copyUp(a *attachment, o *mountOptions, from *os.File, onDisk bo
 	return setAttr(a.tree, false, &unix.MountAttr{Propagation: o.propagation})
 }
 
-// open opens what is at a path before anything is mounted there, as far as the
-// parent can see it; nil is nothing. onDisk tells that its owners count from 0.
+// open opens the directory at a path before anything is mounted there, as far
+// as the parent can see it; nil is none. onDisk tells that its owners count from
+// 0.
 func (m *mounts) open(dest string) (_ *os.File, onDisk bool, _ error) {
 	p, err := resolvePlace(m.root, dest, m.covered)
 	if err != nil {
@@ -79,7 +77,8 @@ func (m *mounts) open(dest string) (_ *os.File, onDisk bool, _ error) {
 	if path == "" {
 		path = "."
 	}
-	f, err := sys.OpenBeneath(root, path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	// Only a directory: to open a device of an image has effects.
+	f, err := sys.OpenBeneath(root, path, unix.O_DIRECTORY, 0)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return nil, false, nil
 	}
@@ -111,7 +110,7 @@ func (c *copier) directory(from, to *os.File) error {
 		return err
 	}
 	for _, e := range entries {
-		if err := c.entry(int(from.Fd()), int(to.Fd()), e.Name()); err != nil {
+		if err := c.entry(from, int(to.Fd()), e.Name()); err != nil {
 			return fmt.Errorf("%s: %w", e.Name(), err)
 		}
 	}
@@ -119,9 +118,9 @@ func (c *copier) directory(from, to *os.File) error {
 }
 
 // entry copies one file of whatever kind.
-func (c *copier) entry(from, to int, name string) error {
+func (c *copier) entry(from *os.File, to int, name string) error {
 	var st unix.Stat_t
-	if err := unix.Fstatat(from, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := unix.Fstatat(int(from.Fd()), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
 	switch st.Mode & unix.S_IFMT {
@@ -129,15 +128,24 @@ func (c *copier) entry(from, to int, name string) error {
 		if err := unix.Mkdirat(to, name, 0o700); err != nil {
 			return err
 		}
-		return c.opened(from, to, name, unix.O_DIRECTORY, unix.O_DIRECTORY, c.directory)
+		in, err := unix.Openat(int(from.Fd()), name, unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		return c.opened(os.NewFile(uintptr(in), name), to, name, unix.O_DIRECTORY, c.directory)
 	case unix.S_IFREG:
-		return c.opened(from, to, name, unix.O_NONBLOCK, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, func(from, to *os.File) error {
+		// It may be a device by now, and what we read a disk of the host.
+		in, err := sys.OpenRegular(from, name)
+		if err != nil {
+			return err
+		}
+		return c.opened(in, to, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, func(from, to *os.File) error {
 			_, err := io.Copy(to, from)
 			return err
 		})
 	case unix.S_IFLNK:
 		target := make([]byte, unix.PathMax)
-		n, err := unix.Readlinkat(from, name, target)
+		n, err := unix.Readlinkat(int(from.Fd()), name, target)
 		if err == nil {
 			err = unix.Symlinkat(string(target[:n]), to, name)
 		}
@@ -156,15 +164,10 @@ func (c *copier) entry(from, to int, name string) error {
 	return unix.Fchownat(to, name, uid, gid, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-// opened opens a file on both sides, copies it and gives it its attributes.
-func (c *copier) opened(from, to int, name string, read, write int, copy func(from, to *os.File) error) (retErr error) {
-	in, err := unix.Openat(from, name, read|unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	source := os.NewFile(uintptr(in), name)
+// opened opens the copy of a file, copies that and gives it its attributes.
+func (c *copier) opened(source *os.File, to int, name string, flags int, copy func(from, to *os.File) error) (retErr error) {
 	defer source.Close()
-	out, err := unix.Openat(to, name, write|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	out, err := unix.Openat(to, name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return err
 	}
@@ -173,7 +176,7 @@ func (c *copier) opened(from, to int, name string, read, write int, copy func(fr
 	if err := copy(source, target); err != nil {
 		return err
 	}
-	return c.attributes(in, out)
+	return c.attributes(int(source.Fd()), out)
 }
 
 // attributes gives an opened file what belongs to another.

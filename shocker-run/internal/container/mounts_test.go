@@ -463,3 +463,59 @@ func TestSwappedPlace(t *testing.T) {
 		}
 	}
 }
+
+// TestCopyUpSwapped: what tmpcopyup copies becomes a device while it does. The
+// container gets no content of it, be it a disk of the host.
+func TestCopyUpSwapped(t *testing.T) {
+	root := busyboxRoot(t)
+	dir, zero := filepath.Join(root, "data"), filepath.Join(root, "zero")
+	if err := errors.Join(os.Mkdir(dir, 0o755), unix.Mknod(zero, unix.S_IFCHR|0o600, int(unix.Mkdev(1, 5)))); err != nil {
+		t.Fatal(err)
+	}
+	const files = 300
+	for i := range files {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for i := 0; ; i = (i + 1) % files {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			file := filepath.Join(dir, fmt.Sprint(i))
+			for range 2 {
+				_ = unix.Renameat2(unix.AT_FDCWD, zero, unix.AT_FDCWD, file, unix.RENAME_EXCHANGE)
+			}
+		}
+	}()
+	for range 30 {
+		spec := config(root, "true")
+		spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/data", Type: "tmpfs", Source: "tmpfs", Options: []string{"tmpcopyup", "size=64k"}})
+		if _, err := run(t, spec, nil); errors.Is(err, unix.ENOSPC) {
+			t.Errorf("%v: it was filled with what is read from a device", err)
+			break
+		}
+	}
+	close(stop)
+	<-done
+}
+
+// TestMountOnDevice: a device of the image that is in the place of a tmpfs is
+// not opened, since that can be all that it needs.
+func TestMountOnDevice(t *testing.T) {
+	root := busyboxRoot(t)
+	// No driver has it: to open it is ENXIO.
+	if err := unix.Mknod(filepath.Join(root, "dev-ice"), unix.S_IFCHR|0o600, int(unix.Mkdev(60, 1))); err != nil {
+		t.Fatal(err)
+	}
+	spec := config(root, "true")
+	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/dev-ice", Type: "tmpfs", Source: "tmpfs"})
+	if _, err := run(t, spec, nil); !errors.Is(err, unix.ENOTDIR) {
+		t.Errorf("%v; want ENOTDIR", err)
+	}
+}
