@@ -53,43 +53,87 @@ func checkID(id string) error {
 	return nil
 }
 
-// checkRoot refuses a directory into which another user could put what we would
-// take for containers: what it says to undo we would undo.
-func checkRoot(root string) error {
-	if root == "" {
-		return applet.Usagef("--root is empty: want a directory")
+// findRoot follows the links of --root, and says whether it is there. It refuses
+// one in which another user could put what we would take for containers, or in
+// whose place another directory: what it says to undo we would undo.
+func (t *tool) findRoot() (there bool, err error) {
+	if t.root == "" {
+		return false, applet.Usagef("--root is empty: want a directory")
 	}
-	st, err := os.Stat(root)
-	if err != nil || !st.IsDir() {
-		return nil // it is made when it is needed, or that fails
+	path, err := filepath.Abs(t.root)
+	if err != nil {
+		return false, err
+	}
+	real, err := filepath.EvalSymlinks(path)
+	if there = err == nil; errors.Is(err, fs.ErrNotExist) {
+		// It is made when it is needed, or that fails.
+		for real = path; errors.Is(err, fs.ErrNotExist) && real != "/"; _, err = os.Lstat(real) {
+			real = filepath.Dir(real)
+		}
+		if err == nil {
+			real, err = filepath.EvalSymlinks(real)
+		}
+	}
+	if err != nil {
+		return false, fmt.Errorf("--root: %w", err)
+	}
+	for dir, at := real, there; ; dir, at = filepath.Dir(dir), false {
+		if err := checkRoot(t.root, dir, at); err != nil {
+			return false, err
+		}
+		if dir == "/" {
+			break
+		}
+	}
+	if there {
+		t.root = real
+	}
+	return there, nil
+}
+
+// checkRoot checks a directory on the way to --root, which it is itself if at. Of
+// one further up that is sticky, as /tmp is, nobody else can rename what is ours.
+func checkRoot(root, dir string, at bool) error {
+	st, err := os.Lstat(dir)
+	if err != nil {
+		return err
 	}
 	switch owner := st.Sys().(*syscall.Stat_t).Uid; {
-	case owner != uint32(os.Geteuid()):
-		return fmt.Errorf("%w: --root %s belongs to user %d", ErrUnsafeRoot, root, owner)
-	case st.Mode().Perm()&0o022 != 0:
-		return fmt.Errorf("%w: --root %s can be written by others: chmod go-w it", ErrUnsafeRoot, root)
+	case !st.IsDir():
+		return nil // nothing can be found there, or made
+	case owner != uint32(os.Geteuid()) && (at || owner != 0):
+		return fmt.Errorf("%w: --root %s: %s belongs to user %d", ErrUnsafeRoot, root, dir, owner)
+	case st.Mode().Perm()&0o022 != 0 && (at || st.Mode()&fs.ModeSticky == 0):
+		return fmt.Errorf("%w: --root %s: %s can be written by others: chmod go-w it", ErrUnsafeRoot, root, dir)
 	}
 	return nil
 }
 
-// at is where the container of an id is, or can be.
-func (t *tool) at(id string) (*box, error) {
-	b := &box{tool: t, dir: filepath.Join(t.root, id), kept: kept{ID: id}}
+// at is where the container of an id is; with make also where it can be.
+func (t *tool) at(id string, make bool) (*box, error) {
+	b := &box{tool: t, kept: kept{ID: id}}
 	if err := checkID(id); err != nil {
 		return b, err
 	}
-	return b, checkRoot(t.root)
+	there, err := t.findRoot()
+	if err == nil && make && !there {
+		if err = os.MkdirAll(t.root, 0o700); err == nil {
+			_, err = t.findRoot() // somebody else may have made it
+		}
+	}
+	if err == nil && !make && !there {
+		err = fmt.Errorf("%s: %w", id, ErrNotExist)
+	}
+	b.dir = filepath.Join(t.root, id)
+	return b, err
 }
 
 // newBox takes an id, and locks what it is to be: a delete --force waits until
 // all is made or undone, and takes what a killed create leaves. On error of a
 // later step the caller discards it.
 func (t *tool) newBox(ctx context.Context, id, bundle string) (*box, *os.File, error) {
-	b, err := t.at(id)
+	b, err := t.at(id, true)
 	if err != nil {
-		return nil, nil, err
-	}
-	if err := os.MkdirAll(t.root, 0o700); err != nil {
 		return nil, nil, err
 	}
 	err = os.Mkdir(b.dir, 0o700)
@@ -114,7 +158,7 @@ func (t *tool) newBox(ctx context.Context, id, bundle string) (*box, *os.File, e
 
 // open reads what is kept of a container.
 func (t *tool) open(id string) (*box, error) {
-	b, err := t.at(id)
+	b, err := t.at(id, false)
 	if err == nil {
 		err = b.load()
 	}
@@ -162,12 +206,18 @@ var ownNames = []string{"config.json", "lock", "state.json", "undo", "notify", "
 // a wrong --root it may be anything, and delete removes it.
 func (b *box) ours() error {
 	entries, err := os.ReadDir(b.dir)
+	if err != nil {
+		return err
+	}
+	if st, err := os.Lstat(b.dir); len(entries) == 0 && (err != nil || st.Mode().Perm()&0o077 != 0) {
+		return errors.Join(fmt.Errorf("%s: %w: it is empty, and others may enter it", b.dir, ErrForeign), err)
+	}
 	for _, e := range entries {
 		if !slices.Contains(ownNames, e.Name()) && !strings.HasPrefix(e.Name(), sys.NewPrefix) {
 			return fmt.Errorf("%s: %w: there is %q", b.dir, ErrForeign, e.Name())
 		}
 	}
-	return err
+	return nil
 }
 
 func (b *box) path(name string) string { return filepath.Join(b.dir, name) }

@@ -490,11 +490,10 @@ func (b *box) thaw() error {
 // delete removes a container that has stopped, or with force any, in whatever
 // state it is.
 func (t *tool) delete(ctx context.Context, id string, force bool) error {
-	b, err := t.at(id)
-	if err != nil {
-		return err
+	b, err := t.at(id, false)
+	if err == nil {
+		err = b.there()
 	}
-	err = b.there()
 	if err == nil {
 		err = b.ours()
 	}

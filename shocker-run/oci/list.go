@@ -112,10 +112,14 @@ func (t *tool) list(format string, quiet bool) error {
 	if format != "table" && format != "json" {
 		return applet.Usagef("--format %q: want table or json", format)
 	}
-	if err := checkRoot(t.root); err != nil {
+	there, err := t.findRoot()
+	if err != nil {
 		return err
 	}
-	entries, err := os.ReadDir(t.root)
+	var entries []os.DirEntry
+	if there {
+		entries, err = os.ReadDir(t.root)
+	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

@@ -19,6 +19,11 @@ func TestOCIRoots(t *testing.T) {
 			{`mkdir -m 777 r; shocker-oci --root r create -b bundle one; shocker-oci --root r delete -f one`, "", "r can be written by others"},
 			{`shocker-oci --root '' delete -f bundle; shocker-oci --root '' list; mkdir r`, "", "--root is empty"},
 			{`mkdir -p r/one; : >r/one/precious; shocker-oci --root r delete -f one; shocker-oci --root r delete one; ls r/one`, "precious\n", `"precious"`},
+			{`mkdir -p r/one; shocker-oci --root r delete -f one; ls r`, "one\n", "others may enter it"},
+			// Who can rename it can put another in its place.
+			{`mkdir u; chown 1000 u; mkdir u/r; shocker-oci --root u/r create -b bundle one; shocker-oci --root u/r delete -f one; ls u/r; rm -r u`, "", "u belongs to user 1000"},
+			{`mkdir -m 777 u; shocker-oci --root u/r list; shocker-oci --root u/r create -b bundle one; ls u; rm -r u`, "", "u can be written by others"},
+			{`mkdir -m 1777 u; shocker-oci --root u/a/r run -b bundle one; rm -r u`, "ran\n", ""},
 			{`: >r; shocker-oci --root r create -b bundle one; shocker-oci --root r delete -f one`, "", "not a directory"},
 			{`shocker-oci --root r list -q; shocker-oci --root r delete -f one; ls r`, "", "cannot access 'r'"},
 			{`mkdir -m 711 r; ln -s r link; shocker-oci --root link/. run -b bundle one; ls r; rm link`, "ran\n", ""},
