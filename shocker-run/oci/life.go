@@ -122,6 +122,9 @@ func (t *tool) create(c *cli.Context, hold bool) (_ *creation, retErr error) {
 	if err != nil {
 		return nil, err
 	}
+	// Others than its root have to see what is made for the container: its
+	// cgroup, directories of devices.
+	unix.Umask(0o022)
 	terminal := spec.Process != nil && spec.Process.Terminal
 	n := &creation{spec: spec}
 	if n.io, err = t.stdio(c, terminal, hold || c.Bool("detach")); err != nil {

@@ -134,6 +134,16 @@ func (s *stdio) own(uid, gid int) error {
 		if st.Mode()&os.ModeDevice != 0 {
 			continue
 		}
+		if st.Mode().IsRegular() || st.IsDir() {
+			// What we have for reading only, the program could write to as its owner.
+			flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
+			if err != nil {
+				return os.NewSyscallError("fcntl", err)
+			}
+			if flags&unix.O_ACCMODE == unix.O_RDONLY {
+				continue
+			}
+		}
 		err = f.Chown(uid, gid)
 		// What cannot be given away, on a read-only file system or another's
 		// user namespace, can be written to all the same.

@@ -154,3 +154,25 @@ func TestOCINoUser(t *testing.T) {
 		}
 	})
 }
+
+// TestOCICaller: the caller's umask is not the container's, and what it gives a
+// program to read the program cannot write to.
+func TestOCICaller(t *testing.T) {
+	onOCI(t, func(t *testing.T, h *testkit.Host, oci func(string) testkit.Result) {
+		r := oci(`edit '.process.user.uid = 1000 | .linux.devices = [{path: "/dev/net/tun", type: "c", major: 10, minor: 200}]'
+			program sh -c 'for d in /dev/net /sys/fs/cgroup /sys/fs/cgroup/*; do [ ! -d $d ] || ls $d >/dev/null; done'
+			umask 0777; oci run -b bundle one`)
+		if r.Code != 0 || r.Stdout+r.Stderr != "" {
+			t.Errorf("with a umask of 0777: %+v", r)
+		}
+		r = oci(`program sh -c 'cat; echo written >>/proc/self/fd/0; :'
+			echo precious >precious; chmod 600 precious; oci run -b bundle one <precious 2>/dev/null; cat precious; stat -c '%u %a' precious`)
+		if r.Code != 0 || r.Stdout != "precious\nprecious\n0 600\n" {
+			t.Errorf("a file to read: %+v", r)
+		}
+		r = oci(`program sh -c 'echo again >/proc/self/fd/1'; shocker-oci --root oci run -b bundle one >out; cat out`)
+		if r.Code != 0 || r.Stdout != "again\n" {
+			t.Errorf("a file to write: %+v", r)
+		}
+	})
+}
