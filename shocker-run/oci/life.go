@@ -396,12 +396,13 @@ func (b *box) kill(ctx context.Context, name string, all bool) error {
 		if err != nil {
 			return err
 		}
-		if all || left {
+		if left || all && pidfd == nil {
 			if err := b.signalAll(ctx, sig); err != nil || status != specs.StateCreated {
 				return err
 			}
 			return b.endWaiting(ctx, pidfd, sig)
 		}
+		// Somebody has removed the cgroup, and the process lives.
 	}
 	if status == specs.StateStopped {
 		return ErrNotRunning

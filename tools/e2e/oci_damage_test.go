@@ -110,3 +110,16 @@ func TestOCIFrozenAbove(t *testing.T) {
 		}
 	})
 }
+
+// TestOCICgroupRemoved: a container whose cgroup somebody has removed can be
+// killed all the same.
+func TestOCICgroupRemoved(t *testing.T) {
+	onOCI(t, func(t *testing.T, h *testkit.Host, oci func(string) testkit.Result) {
+		r := oci(`oci run -d -b bundle one; pid=$(oci state one | jq .pid)
+			find /sys/fs/cgroup/ -type d -name one | while read d; do echo $pid >${d%/*}/cgroup.procs && rmdir $d || exit 1; done
+			oci kill --all one KILL && wait_for is one stopped && oci kill --all one KILL && oci delete one`)
+		if r.Code != 0 || r.Stdout+r.Stderr != "" {
+			t.Errorf("kill --all without a cgroup: %+v", r)
+		}
+	})
+}
