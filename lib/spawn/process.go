@@ -314,14 +314,35 @@ func killHeld(pidfd *os.File) error {
 	})
 }
 
+// killTimeout limits how long a killed child may take to end. One that is frozen
+// by cgroup v1 does not before it is thawed.
+const killTimeout = 10 * time.Second
+
 func kill(pid int) error {
 	err := unix.Kill(pid, unix.SIGKILL) // a child of ours, not reaped: the number is its own
 	if err == nil {
-		_, err = wait(pid)
+		err = waitKilled(pid)
 	}
 	if errors.Is(err, unix.ECHILD) || errors.Is(err, unix.ESRCH) {
 		return nil
 	}
+	return err
+}
+
+func waitKilled(pid int) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return os.NewSyscallError("pidfd_open", err)
+	}
+	pidfd := os.NewFile(uintptr(fd), "pidfd")
+	defer pidfd.Close()
+	ctx, cancel := context.WithTimeoutCause(context.Background(), killTimeout,
+		fmt.Errorf("process %d was killed and has not ended: is its cgroup frozen?", pid))
+	defer cancel()
+	if err := WaitEnd(ctx, pidfd); err != nil {
+		return err
+	}
+	_, err = wait(pid)
 	return err
 }
 

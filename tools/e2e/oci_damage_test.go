@@ -123,3 +123,19 @@ func TestOCICgroupRemoved(t *testing.T) {
 		}
 	})
 }
+
+// TestOCIInterruptedInFrozen: an exec in a paused container ends when it is told
+// to, though its process cannot yet.
+func TestOCIInterruptedInFrozen(t *testing.T) {
+	onOCI(t, func(t *testing.T, h *testkit.Host, oci func(string) testkit.Result) {
+		r := oci(`oci run -d -b bundle one; oci pause one
+			shocker-oci --root oci exec --ignore-paused one true >/dev/null 2>&1 & exec=$!
+			two() { [ $(oci ps -f json one | jq length) = 2 ]; }
+			wait_for two; kill $exec; timeout 60 tail --pid=$exec -f /dev/null || kill -9 $exec
+			wait $exec; status=$?; [ $status = 130 ] || echo "exec: status $status"
+			oci resume one; one() { [ $(oci ps -f json one | jq length) = 1 ]; }; wait_for one; oci delete -f one`)
+		if r.Code != 0 || r.Stdout+r.Stderr != "" {
+			t.Errorf("an exec that is interrupted in a frozen cgroup: %+v", r)
+		}
+	})
+}
