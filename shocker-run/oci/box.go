@@ -109,19 +109,19 @@ func checkRoot(root, dir string, at bool) error {
 	return nil
 }
 
-// at is where the container of an id is; with make also where it can be.
-func (t *tool) at(id string, make bool) (*box, error) {
+// at is where the container of an id is; with create also where it can be.
+func (t *tool) at(id string, create bool) (*box, error) {
 	b := &box{tool: t, kept: kept{ID: id}}
 	if err := checkID(id); err != nil {
 		return b, err
 	}
 	there, err := t.findRoot()
-	if err == nil && make && !there {
+	if err == nil && create && !there {
 		if err = os.MkdirAll(t.root, 0o700); err == nil {
 			_, err = t.findRoot() // somebody else may have made it
 		}
 	}
-	if err == nil && !make && !there {
+	if err == nil && !create && !there {
 		err = fmt.Errorf("%s: %w", id, ErrNotExist)
 	}
 	b.dir = filepath.Join(t.root, id)
