@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/sys"
 )
 
 // killTimeout limits how long killed processes may take to leave their cgroup.
@@ -152,7 +154,7 @@ func rmdirTree(path string) error {
 	}
 	for _, c := range children {
 		if c.IsDir() {
-			if err := rmdirTree(filepath.Join(path, c.Name())); err != nil {
+			if err := below(path, c.Name(), rmdirTree); err != nil {
 				return err
 			}
 		}
@@ -262,11 +264,34 @@ func WalkCgroup(dir string, f func(dir string) error) error {
 		if !c.IsDir() {
 			continue
 		}
-		if err := WalkCgroup(filepath.Join(dir, c.Name()), f); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		walk := func(dir string) error { return WalkCgroup(dir, f) }
+		if err := below(dir, c.Name(), walk); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
 	return nil
+}
+
+// longPath is from where on a path is not made longer, in bytes.
+const longPath = unix.PathMax / 2
+
+// below calls f with the path of a directory in dir. Who may make groups can make
+// them so deep that no path reaches them; the path of those begins at an open
+// descriptor.
+func below(dir, name string, f func(path string) error) error {
+	if len(dir) < longPath {
+		return f(filepath.Join(dir, name))
+	}
+	var fd int
+	err := sys.Retry(func() (err error) {
+		fd, err = unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return &os.PathError{Op: "open", Path: dir, Err: err}
+	}
+	defer unix.Close(fd)
+	return f(fmt.Sprintf("/proc/self/fd/%d/%s", fd, name))
 }
 
 // write writes to a file of a cgroup; unlike os.WriteFile it never makes one.

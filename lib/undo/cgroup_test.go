@@ -193,3 +193,44 @@ func TestKillCgroupThawsWhatIsFrozen(t *testing.T) {
 		t.Errorf("the frozen process ended by %v; want killed", err)
 	}
 }
+
+// TestRemoveDeepCgroup: a container that may make groups makes them deeper than
+// any path reaches, and has a process there.
+func TestRemoveDeepCgroup(t *testing.T) {
+	_, dirs := testDirs(t)
+	made := mkdirs(t, sticky, dirs)
+	name := strings.Repeat("x", unix.NAME_MAX)
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	for _, dir := range dirs {
+		at, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		for range 2 * unix.PathMax / len(name) {
+			if err == nil {
+				err = unix.Mkdirat(at, name, 0o755)
+			}
+			if err == nil {
+				parent := at
+				at, err = unix.Openat(parent, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+				_ = unix.Close(parent)
+			}
+		}
+		if err == nil {
+			err = write(fmt.Sprintf("/proc/self/fd/%d", at), "cgroup.procs", fmt.Sprint(cmd.Process.Pid))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Close(at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := RemoveCgroups(made); err != nil || left(dirs) != 0 {
+		t.Errorf("%v, %d left", err, left(dirs))
+		_ = cmd.Process.Kill()
+	}
+	<-ended
+}
