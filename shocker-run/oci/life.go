@@ -263,9 +263,6 @@ func (b *box) letGo(ctx context.Context) (_ *container.Container, _ *readiness, 
 	if err != nil {
 		return nil, nil, errors.Join(err, pidfd.Close())
 	}
-	if spec.Process == nil {
-		return nil, nil, errors.Join(ErrNoProcess, pidfd.Close())
-	}
 	o := b.options()
 	g, err := b.group()
 	if err != nil {
@@ -284,6 +281,9 @@ func (b *box) letGo(ctx context.Context) (_ *container.Container, _ *readiness, 
 			box.Close()
 		}
 	}()
+	if spec.Process == nil { // it ends, as after every start that fails
+		return nil, nil, errors.Join(ErrNoProcess, box.Kill())
+	}
 	ready, err := b.listen()
 	if err != nil {
 		return nil, nil, fmt.Errorf("start %s: %w", b.ID, err)

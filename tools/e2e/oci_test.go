@@ -204,7 +204,7 @@ func TestOCIErrors(t *testing.T) {
 			{`oci run -d -b bundle one && oci pause one && oci exec one true; s=$?; oci delete -f one; exit $s`, "cannot exec in a paused container (use --ignore-paused to override)"},
 			{`oci run -d -b bundle one && oci resume one; s=$?; oci delete -f one; exit $s`, "container not paused"},
 			{`oci create -b bundle one && oci pause one && oci start one; s=$?; oci delete -f one; exit $s`, "cannot start a container in the paused state"},
-			{`edit 'del(.process)'; oci create -b bundle one && is one created && oci start one; s=$?; is one created || s=0; oci delete -f one; cp keep bundle/config.json; exit $s`, "whose config has no process"},
+			{`edit 'del(.process)'; oci create -b bundle one && is one created && oci start one; s=$?; wait_for is one stopped || s=0; oci delete -f one; cp keep bundle/config.json; exit $s`, "whose config has no process"},
 			{`edit 'del(.process)'; oci run -b bundle one; s=$?; cp keep bundle/config.json; exit $s`, "it has no process"},
 			{`edit 'del(.process)'; oci create -b bundle one && oci exec one true; s=$?; oci delete -f one; cp keep bundle/config.json; exit $s`, "give a whole one with --process"},
 			{`oci create -b bundle --preserve-fds -1 one`, "--preserve-fds -1"},
