@@ -152,9 +152,12 @@ func (h Host) UnmountRun() (retErr error) {
 	if err != nil {
 		return err
 	}
-	// It may have been opened below the mount, whose users hold another lock.
-	if mounted, err := same(root, h.Run); err != nil || !mounted {
+	mounted, err := same(root, h.Run)
+	if err != nil {
 		return err
+	}
+	if !mounted { // a command was killed before it had mounted on it
+		return h.removeRoot(root)
 	}
 	entries, err := root.ReadDir(-1)
 	if err != nil {
@@ -188,7 +191,17 @@ func (h Host) UnmountRun() (retErr error) {
 		}
 		return err
 	}
-	// Below the mount it is empty, unless somebody else uses it too.
+	return h.removeRoot(below)
+}
+
+// removeRoot removes the root of the run dirs, below the mount. It is empty,
+// unless somebody else uses it too. The caller has locked it; dir may be what is
+// below another mount by now, whose users hold another lock.
+func (h Host) removeRoot(dir *os.File) error {
+	at, err := sys.IsAt(dir, h.Run)
+	if err != nil || !at {
+		return err
+	}
 	if err := os.Remove(h.Run); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY) {
 		return err
 	}

@@ -250,6 +250,28 @@ func TestRunDirs(t *testing.T) {
 	})
 }
 
+// TestRunDirsUnmounted: a command that was killed between making the directory and
+// mounting on it leaves it for the next one to take away, if nothing is in it.
+func TestRunDirsUnmounted(t *testing.T) {
+	host := Host{Run: filepath.Join(t.TempDir(), "run")}
+	file := filepath.Join(host.Run, "file")
+	if err := errors.Join(os.Mkdir(host.Run, 0o711), os.WriteFile(file, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := host.UnmountRun(); err != nil {
+		t.Error(err)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatalf("what was in it: %v", err)
+	}
+	if err := host.UnmountRun(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(host.Run); !os.IsNotExist(err) {
+		t.Errorf("it was left: %v", err)
+	}
+}
+
 // TestRunDirsElsewhere: what somebody else has mounted for the run dirs is used,
 // and stays.
 func TestRunDirsElsewhere(t *testing.T) {
