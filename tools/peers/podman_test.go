@@ -9,8 +9,10 @@ var podman = engine{
 		s.must(`tar -C "$1" -c . | RTPATH=$(command -v "$2") DIR=$3 e import - bb`, root, reference, s.dir)
 	},
 	// netavark 1.4 keeps the chain of a published port that goes before the
-	// network's other containers.
-	first:  `run -d --name $N bb sleep 1000 >/dev/null; run --rm -p 127.0.0.1::80 bb echo started; remove $N >/dev/null`,
+	// network's other containers, and podman a mount of its images on themselves,
+	// if two of it end at once.
+	first: `run -d --name $N bb sleep 1000 >/dev/null; run --rm -p 127.0.0.1::80 bb echo started; remove $N >/dev/null
+		cd $DIR/data/overlay; mountpoint -q . || mount --bind . .`,
 	e:      `exec podman --root "$DIR/data" --runroot /run/podman --cgroup-manager cgroupfs --events-backend file --tmpdir /run/podman-tmp --runtime "$RTPATH" "$@"`,
 	run:    `exec e run "$@"`,
 	create: `exec e create "$@"`,
