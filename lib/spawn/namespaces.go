@@ -10,6 +10,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/sys"
 )
 
 // kinds are the namespaces' names in /proc/PID/ns.
@@ -84,12 +86,7 @@ func WriteMappings(pid int, uids, gids []specs.LinuxIDMapping) error {
 		}
 		// One write: the kernel takes no second.
 		path := "/proc/" + strconv.Itoa(pid) + "/" + m.file
-		f, err := os.OpenFile(path, os.O_WRONLY, 0)
-		if err != nil {
-			return err
-		}
-		_, err = f.WriteString(b.String())
-		if err = errors.Join(err, f.Close()); err != nil {
+		if err := sys.WriteKernel(path, b.String()); err != nil {
 			return fmt.Errorf("map ids %q: %w", strings.TrimSpace(b.String()), err)
 		}
 	}
@@ -130,7 +127,7 @@ func MappingsOf(pid int) (uids, gids []specs.LinuxIDMapping, err error) {
 
 func readMappings(pid int, file string) (maps []specs.LinuxIDMapping, _ error) {
 	path := "/proc/" + strconv.Itoa(pid) + "/" + file
-	data, err := os.ReadFile(path)
+	data, err := sys.ReadKernel(path)
 	if err != nil {
 		return nil, err
 	}

@@ -2,7 +2,6 @@ package sys
 
 import (
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 )
@@ -18,7 +17,7 @@ type MountPoint struct {
 // is mounted on.
 func Mounts() ([]MountPoint, error) {
 	const file = "/proc/self/mountinfo"
-	text, err := os.ReadFile(file)
+	text, err := ReadKernel(file)
 	if err != nil {
 		return nil, err
 	}

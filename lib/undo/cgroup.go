@@ -294,15 +294,11 @@ func below(dir, name string, f func(path string) error) error {
 	return f(fmt.Sprintf("/proc/self/fd/%d/%s", fd, name))
 }
 
-// write writes to a file of a cgroup; unlike os.WriteFile it never makes one.
+// write writes to a file of a cgroup.
 func write(dir, file, value string) error {
-	f, err := os.OpenFile(filepath.Join(dir, file), os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(value)
+	err := sys.WriteKernel(filepath.Join(dir, file), value)
 	if errors.Is(err, unix.ENODEV) {
-		err = fs.ErrNotExist // the group was removed
+		return fs.ErrNotExist // the group was removed
 	}
-	return errors.Join(err, f.Close())
+	return err
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/sys"
 )
 
 // batch limits how many processes are held by a descriptor at once.
@@ -93,7 +95,7 @@ func signalHeld(dir string, pids []int, sig unix.Signal, done map[int]bool) (ret
 // our pid namespace is 0.
 func CgroupMembers(dir string) ([]int, error) {
 	path := filepath.Join(dir, "cgroup.procs")
-	text, err := os.ReadFile(path)
+	text, err := sys.ReadKernel(path)
 	if errors.Is(err, unix.EOPNOTSUPP) {
 		return nil, nil // a threaded group: its processes are counted above it
 	}

@@ -375,7 +375,7 @@ func overlap(subnet netip.Prefix) error {
 
 // forward switches IP forwarding on.
 func (s *hostState) forward(h stage.Host) error {
-	now, err := os.ReadFile(forwarding)
+	now, err := sys.ReadKernel(forwarding)
 	if err != nil {
 		return err
 	}
@@ -386,7 +386,7 @@ func (s *hostState) forward(h stage.Host) error {
 	if err := s.write(h); err != nil {
 		return err
 	}
-	return os.WriteFile(forwarding, []byte("1"), 0)
+	return sys.WriteKernel(forwarding, "1")
 }
 
 // rules makes our table, and lets our traffic pass where others drop.
@@ -475,7 +475,7 @@ func (s *hostState) takeAway(held *os.File) error {
 		errs = append(errs, deleteBridge(s.Bridge))
 	}
 	if s.Forwarding {
-		errs = append(errs, os.WriteFile(forwarding, []byte("0"), 0))
+		errs = append(errs, sys.WriteKernel(forwarding, "0"))
 	}
 	return errors.Join(errs...)
 }

@@ -133,7 +133,7 @@ func inside(lease *netip.Prefix, n network) error {
 		"ipv4/ip_unprivileged_port_start": "0",
 		"ipv4/ping_group_range":           "0 65535",
 	} {
-		if err := os.WriteFile("/proc/sys/net/"+file, []byte(value), 0); err != nil {
+		if err := sys.WriteKernel("/proc/sys/net/"+file, value); err != nil {
 			// Groups that are not mapped are refused: then ping stays root's.
 			if !errors.Is(err, unix.EINVAL) {
 				return err

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/cgroup/group"
+	"shocker.sh/lib/sys"
 )
 
 // joinGroup puts a process into the container's cgroup, or where its first
@@ -40,7 +40,7 @@ func (c *Container) oomKills() int {
 	}
 	for _, dir := range c.o.Group.Dirs() {
 		for _, name := range []string{"memory.events", "memory.oom_control"} {
-			data, err := os.ReadFile(filepath.Join(dir, name))
+			data, err := sys.ReadKernel(filepath.Join(dir, name))
 			if err != nil {
 				continue
 			}

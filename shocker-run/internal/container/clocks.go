@@ -2,7 +2,6 @@ package container
 
 import (
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
@@ -10,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/spawn"
+	"shocker.sh/lib/sys"
 )
 
 // clocks are those that a time namespace sets off (time_namespaces(7)).
@@ -46,7 +46,7 @@ func setTimeOffsets(pid int, offsets map[string]specs.LinuxTimeOffset) error {
 		return nil
 	}
 	path := fmt.Sprintf("/proc/%d/timens_offsets", pid)
-	if err := os.WriteFile(path, []byte(lines.String()), 0); err != nil {
+	if err := sys.WriteKernel(path, lines.String()); err != nil {
 		return fmt.Errorf("set time offsets %q: %w", strings.TrimSpace(lines.String()), err)
 	}
 	return nil

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/spawn"
+	"shocker.sh/lib/sys"
 )
 
 // runInside executes a hook in the namespaces and cgroups of the container's
@@ -238,7 +239,7 @@ func (c *Container) stateInside(state *specs.State) (*os.File, error) {
 // NSpid).
 func pidInside(pid int) (int, error) {
 	path := "/proc/" + strconv.Itoa(pid) + "/status"
-	data, err := os.ReadFile(path)
+	data, err := sys.ReadKernel(path)
 	if err != nil {
 		return 0, err
 	}

@@ -3,7 +3,7 @@ package container
 import (
 	"errors"
 	"fmt"
-	"os"
+	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -11,6 +11,7 @@ import (
 
 	"shocker.sh/lib/early"
 	"shocker.sh/lib/spawn"
+	"shocker.sh/lib/sys"
 )
 
 var rlimits = map[string]int{
@@ -92,7 +93,7 @@ func adjust(pid int, p *specs.Process) error {
 		// Its own writing would fail: after setns its files in /proc belong
 		// to the host's root.
 		path := fmt.Sprintf("/proc/%d/oom_score_adj", pid)
-		if err := os.WriteFile(path, fmt.Append(nil, *p.OOMScoreAdj), 0); err != nil {
+		if err := sys.WriteKernel(path, strconv.Itoa(*p.OOMScoreAdj)); err != nil {
 			return err
 		}
 	}

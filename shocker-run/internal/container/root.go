@@ -1,11 +1,12 @@
 package container
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/sys"
 )
 
 // rootPropagation are the values of linux.rootfsPropagation.
@@ -87,7 +88,7 @@ func (c *Container) leaveMounts(b *builder) {
 // root that is only moved over it. Whoever came out of such a root would find
 // them without the masks of the container's own.
 func (c *Container) coverHost(b *builder) error {
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	mounts, err := sys.ReadKernel("/proc/self/mountinfo")
 	if err != nil {
 		return err
 	}
