@@ -35,14 +35,17 @@ func nofile() (l rlimit) {
 	return l
 }
 
-const page = 4 << 10
+const (
+	madvise = 28 // its number
+	page    = 4 << 10
+)
 
 var first *[64]byte
 
 // populate brings in the next so many bytes of the heap at once, where the
 // kernel can: MADV_POPULATE_WRITE came with 5.14 (madvise(2)).
 func populate(size uintptr) bool {
-	const madvise, populateWrite = 28, 23
+	const populateWrite = 23
 	const grown = 4 << 20 // what the heap grows by
 	first = new([64]byte)
 	begin := uintptr(unsafe.Pointer(first)) &^ (page - 1)
@@ -53,7 +56,7 @@ func populate(size uintptr) bool {
 // mapProgram maps the pages of the program that are only read, as far as they
 // are in memory: MADV_POPULATE_READ came with 5.14 as well.
 func mapProgram() bool {
-	const madvise, populateRead = 28, 22
+	const populateRead = 22
 	begin, end := program()
 	begin &^= page - 1
 	return syscall4(madvise, begin, end-begin, populateRead, 0) == 0

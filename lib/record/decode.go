@@ -59,6 +59,15 @@ func checkText(data []byte) error {
 	return nil
 }
 
+// checkJSON refuses what is not JSON, whatever it should say.
+func checkJSON(data []byte) error {
+	if err := checkText(data); err != nil || json.Valid(data) {
+		return err
+	}
+	var v any
+	return json.Unmarshal(data, &v) // which tells why
+}
+
 // validPrefix is how many bytes at the beginning of data are UTF-8.
 func validPrefix(data []byte) (n int) {
 	for n < len(data) {

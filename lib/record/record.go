@@ -49,12 +49,7 @@ func New(spec *specs.Spec) (*Record, error) {
 // Parse reads one record. It must be a JSON object without repeated keys
 // and have an id in its annotations; anything else is ErrInvalid.
 func Parse(data []byte) (*Record, error) {
-	if err := checkText(data); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	if !json.Valid(data) {
-		var v any
-		err := json.Unmarshal(data, &v)
+	if err := checkJSON(data); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
 	var line bytes.Buffer
@@ -87,12 +82,8 @@ func Parse(data []byte) (*Record, error) {
 
 // Adopt makes a record of a config that has no id yet, or this one.
 func Adopt(config []byte, id string) (*Record, error) {
-	if err := checkText(config); err != nil {
+	if err := checkJSON(config); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	if !json.Valid(config) {
-		var v any
-		return nil, fmt.Errorf("%w: %w", ErrInvalid, json.Unmarshal(config, &v))
 	}
 	raw, err := encode(id)
 	if err != nil {

@@ -308,10 +308,7 @@ func killHeld(pidfd *os.File) error {
 	if err != nil {
 		return os.NewSyscallError("pidfd_send_signal", err)
 	}
-	return sys.Retry(func() error {
-		_, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd.Fd()), Events: unix.POLLIN}}, -1)
-		return err
-	})
+	return WaitEnd(context.Background(), pidfd)
 }
 
 // killTimeout limits how long a killed child may take to end. One that is frozen

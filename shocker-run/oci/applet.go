@@ -49,6 +49,7 @@ func plainly(err error) error {
 type tool struct {
 	io            applet.IO
 	root          string // of all containers
+	found         bool   // root is there, safe, and without links: see findRoot
 	cgroupRoot    string
 	systemdCgroup bool
 	log           logger

@@ -57,6 +57,9 @@ func checkID(id string) error {
 // one in which another user could put what we would take for containers, or in
 // whose place another directory: what it says to undo we would undo.
 func (t *tool) findRoot() (there bool, err error) {
+	if t.found {
+		return true, nil
+	}
 	if t.root == "" {
 		return false, applet.Usagef("--root is empty: want a directory")
 	}
@@ -86,7 +89,7 @@ func (t *tool) findRoot() (there bool, err error) {
 		}
 	}
 	if there {
-		t.root = real
+		t.root, t.found = real, true
 	}
 	return there, nil
 }

@@ -147,7 +147,7 @@ func (c *Container) cloneExec(pid int, target *os.File) (err error) {
 	if err := c.compileSeccomp(); err != nil {
 		return err
 	}
-	if joins&unix.CLONE_NEWUSER != 0 {
+	if joins&unix.CLONE_NEWUSER != 0 { // by the pid, which enter sees to
 		if s.maps.uids, s.maps.gids, err = spawn.MappingsOf(pid); err != nil {
 			return err
 		}
