@@ -85,7 +85,7 @@ func (p *Plan) addUnified(files map[string]string) error {
 		}
 		h, ok := p.group.Find(controller)
 		if !ok || h.Version != 2 {
-			return fmt.Errorf("linux.resources.unified: %s: %w in cgroup v2 on this machine", file, group.ErrNoController)
+			return fmt.Errorf("invalid configuration: linux.resources.unified: %s: %w in cgroup v2 on this machine", file, group.ErrNoController)
 		}
 		var values []value
 		for line := range strings.Lines(files[file]) { // the kernel takes one at a time
