@@ -9,6 +9,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"shocker.sh/lib/applet"
+	"shocker.sh/lib/cgroup/group"
+	"shocker.sh/lib/cgroup/resources"
 )
 
 // groupCommands are those about a container's cgroup.
@@ -101,7 +103,15 @@ func (b *box) update(c *cli.Context, stdin *os.File) error {
 	if err != nil {
 		return err
 	}
+	b.dropVersion1(g.Group, r)
 	return g.Update(c.Context, r)
+}
+
+// dropVersion1 warns of limits that cgroup v2 does not have, and drops them.
+func (b *box) dropVersion1(g *group.Group, r *specs.LinuxResources) {
+	for _, key := range resources.DropVersion1(g, r) {
+		b.tool.log.warn("linux.resources." + key + ": left out: cgroup v2 has no such setting")
+	}
 }
 
 // asked reads the limits that the command line asks for.

@@ -211,6 +211,7 @@ func (n *creation) makeGroup(ctx context.Context) error {
 	}
 	linux.Resources.Devices = append(linux.Resources.Devices, devices.Default()...)
 	n.joins = g
+	n.dropVersion1(g.Group, linux.Resources)
 	return g.Make(ctx, undo.Open(n.dir), linux.Resources)
 }
 

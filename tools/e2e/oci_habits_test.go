@@ -114,6 +114,13 @@ func TestOCIHabits(t *testing.T) {
 			shocker-oci --root oci run -b bundle one 2>&1 | sed 's/: .*: /: /; s/[a-z]*er-oci/oci/'; oci run -b bundle one 2>&1; grep -c '"warning"' log`,
 			"oci: [\"CAP_NOSUCH\"]\noci: only what is permitted and inheritable can be ambient\n2\n",
 		},
+		// What only cgroup v1 has is left out on v2, with a warning.
+		habit{
+			`has() { cat /sys/fs/cgroup/memory/one/memory.swappiness 2>/dev/null || grep -o 'memory.swappiness: left out' log; }; rm -f log
+			edit '.linux.resources.memory = {swappiness: 10}'; oci run -d -b bundle one; has | grep -cx -e 10 -e '.*left out'
+			echo '{"memory":{"swappiness":20}}' | oci update -r - one; has | tail -n 1 | grep -cx -e 20 -e '.*left out'`,
+			"1\n1\n",
+		},
 		// What is inheritable is ambient as well, or another user would not have it.
 		habit{`edit '.process.capabilities.inheritable = ["CAP_CHOWN"] | .process.capabilities.bounding += ["CAP_CHOWN"]'; oci run -d -b bundle one
 			oci exec -u 1000 --cap CAP_CHOWN one grep -e CapEff -e CapAmb /proc/self/status | tr -s '\t0' ' '`, "CapEff: 1\nCapAmb: 1\n"},

@@ -3,6 +3,8 @@ package resources
 import (
 	"encoding/json"
 	"errors"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -147,6 +149,33 @@ func TestPlan(t *testing.T) {
 				t.Errorf("plan of %s = %s, %v; want %s", test.in, text(p), err, side.want)
 			}
 		}
+	}
+}
+
+func TestDropVersion1(t *testing.T) {
+	const asked = `{"memory":{"limit":4096,"swappiness":60,"disableOOMKiller":true},"cpu":{"shares":512,"realtimePeriod":9,"realtimeRuntime":8},
+		"blockIO":{"leafWeight":10,"weightDevice":[{"major":8,"minor":0,"weight":20,"leafWeight":30}]}}`
+	r := parse(t, asked)
+	if keys := DropVersion1(version1(), r); keys != nil || !reflect.DeepEqual(r, parse(t, asked)) {
+		t.Errorf("on v1 %q were dropped", keys)
+	}
+	want := []string{
+		"memory.swappiness", "memory.disableOOMKiller", "cpu.realtimePeriod", "cpu.realtimeRuntime",
+		"blockIO.leafWeight", "blockIO.weightDevice.leafWeight",
+	}
+	if keys := DropVersion1(version2(), r); !slices.Equal(keys, want) {
+		t.Errorf("on v2 %q were dropped; want %q", keys, want)
+	}
+	p, err := New(version2(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := text(p); got != "cpu.weight=59, memory.max=4096, io.bfq.weight=8:0 20|io.weight=8:0 102" {
+		t.Errorf("plan of what is left: %s", got)
+	}
+	off := parse(t, `{"memory":{"swappiness":18446744073709551615,"disableOOMKiller":false},"cpu":{"realtimePeriod":0},"blockIO":{"leafWeight":0}}`)
+	if keys := DropVersion1(version2(), off); keys != nil {
+		t.Errorf("nothing was asked for, and %q dropped", keys)
 	}
 }
 
