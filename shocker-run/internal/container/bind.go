@@ -23,6 +23,13 @@ func (m *mounts) bind(a *attachment, mnt specs.Mount, o *mountOptions) (err erro
 	if len(o.data) > 0 {
 		m.warn(fmt.Errorf("options %q mean nothing to the bind mount on %s", o.data, mnt.Destination))
 	}
+	a.bind, a.unbindable = true, o.propagation == unix.MS_UNBINDABLE
+	if o.propagationRec {
+		a.unbindableRec = unix.AT_RECURSIVE
+	}
+	if a.inner = m.within(m.abs(mnt.Source), o.recursive); a.inner != nil {
+		return m.bindInner(a, mnt, o)
+	}
 	if a.tree, err = copyTree(m.abs(mnt.Source), o.recursive); err != nil {
 		return err
 	}
@@ -31,58 +38,62 @@ func (m *mounts) bind(a *attachment, mnt specs.Mount, o *mountOptions) (err erro
 		return err
 	}
 	a.file = !st.IsDir()
-	a.bind, a.unbindable = true, o.propagation == unix.MS_UNBINDABLE
-	if o.propagationRec {
-		a.unbindableRec = unix.AT_RECURSIVE
-	}
-	if err := m.propagate(a.tree, o); err != nil {
-		return err
-	}
-	if o.set|o.clear != 0 {
-		if err := setAttr(a.tree, false, &unix.MountAttr{Attr_set: o.set, Attr_clr: o.clear}); err != nil {
-			return err
-		}
-	}
-	if o.recSet|o.recClear != 0 {
-		if err := setAttr(a.tree, true, &unix.MountAttr{Attr_set: o.recSet, Attr_clr: o.recClear}); err != nil {
+	for _, c := range m.bindChanges(o) {
+		if err := setAttr(a.tree, c.recursive, &c.attr); err != nil {
 			return err
 		}
 	}
 	return m.idmap(a, mnt, o)
 }
 
-// propagate sets how mounts spread between a tree and that of which it is a
-// copy. Without an option it gets those of the host and gives none, so that
-// what the host unmounts is not held by its containers.
-func (m *mounts) propagate(tree *os.File, o *mountOptions) error {
+// change is one of a tree's attributes.
+type change struct {
+	recursive bool
+	attr      unix.MountAttr
+}
+
+// bindChanges are what is done to the copy of a tree, by the options of its
+// mount. How mounts spread between it and the original comes first: without an
+// option it gets those of the host and gives none, so that what the host unmounts
+// is not held by its containers.
+func (m *mounts) bindChanges(o *mountOptions) (list []change) {
 	// A user namespace must not mount anything where the host would see it:
 	// what is shared there is so with other containers' alone.
 	if o.propagation != unix.MS_SHARED || m.ns.own(unix.CLONE_NEWUSER) {
-		if err := setAttr(tree, true, &unix.MountAttr{Propagation: unix.MS_SLAVE}); err != nil {
-			return err
-		}
+		list = append(list, change{true, unix.MountAttr{Propagation: unix.MS_SLAVE}})
 	}
-	if o.propagation == 0 || o.propagation == unix.MS_SLAVE || o.propagation == unix.MS_UNBINDABLE {
-		return nil
+	if o.propagation != 0 && o.propagation != unix.MS_SLAVE && o.propagation != unix.MS_UNBINDABLE {
+		list = append(list, change{o.propagationRec, unix.MountAttr{Propagation: o.propagation}})
 	}
-	return setAttr(tree, o.propagationRec, &unix.MountAttr{Propagation: o.propagation})
+	if o.set|o.clear != 0 {
+		list = append(list, change{false, unix.MountAttr{Attr_set: o.set, Attr_clr: o.clear}})
+	}
+	if o.recSet|o.recClear != 0 {
+		list = append(list, change{true, unix.MountAttr{Attr_set: o.recSet, Attr_clr: o.recClear}})
+	}
+	return list
 }
 
 // idmap applies the id mappings of a mount: its own, or those of the container's
 // user namespace, as soon as that is there.
 func (m *mounts) idmap(a *attachment, mnt specs.Mount, o *mountOptions) error {
-	user, err := mountMappings(mnt, o)
-	if err != nil || user == nil && !o.idmap {
+	user, ofContainer, err := m.mappings(mnt, o)
+	if a.mapped, a.mappedRec = ofContainer, ofContainer && o.idmapRec; user == nil {
 		return err
 	}
-	if user == nil {
-		if !m.ns.own(unix.CLONE_NEWUSER) {
-			return fmt.Errorf("%w: option idmap without mappings, and without a user namespace that has some", ErrInvalid)
-		}
-		a.mapped, a.mappedRec = true, o.idmapRec
-		return nil
-	}
 	return errors.Join(mapIDs(a.tree, o.idmapRec, user), user.Close())
+}
+
+// mappings are those of a mount as a user namespace, or those of the container.
+func (m *mounts) mappings(mnt specs.Mount, o *mountOptions) (user *os.File, ofContainer bool, err error) {
+	user, err = mountMappings(mnt, o)
+	if err != nil || user != nil || !o.idmap {
+		return user, false, err
+	}
+	if !m.ns.own(unix.CLONE_NEWUSER) {
+		return nil, false, fmt.Errorf("%w: option idmap without mappings, and without a user namespace that has some", ErrInvalid)
+	}
+	return nil, true, nil
 }
 
 // mountMappings returns a user namespace with the id mappings of a mount, or

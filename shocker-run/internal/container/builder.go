@@ -104,6 +104,8 @@ func (b *builder) mounts(m *mounts) (proc, pts any) {
 		switch {
 		case a.fs.long():
 			tree = b.mountAt(a)
+		case a.inner != nil:
+			tree = b.copyInner(a.dest, a.inner)
 		case a.tree == nil:
 			tree = b.fileSystem(a.fs)
 		}
@@ -118,7 +120,7 @@ func (b *builder) mounts(m *mounts) (proc, pts any) {
 			continue
 		}
 		at := b.inPlace(a.place, len(a.place.elems), unix.O_PATH)
-		renew := a.bind && !a.file && !m.ns.own(unix.CLONE_NEWUSER)
+		renew := a.bind && a.inner == nil && !a.file && !m.ns.own(unix.CLONE_NEWUSER)
 		if a.tree != nil && a.kind == "tmpfs" {
 			if renew = !copies(a.tree); !renew {
 				tree = b.copyMount(a.dest, a.tree)

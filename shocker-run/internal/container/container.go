@@ -314,7 +314,7 @@ func (c *Container) prepare() (err error) {
 		return err
 	}
 	s.m = &mounts{
-		root: s.root, bundle: c.o.Bundle, maps: s.maps, ns: s.ns, group: c.o.Group,
+		root: s.root, path: c.o.RootPath(c.spec), bundle: c.o.Bundle, maps: s.maps, ns: s.ns, group: c.o.Group,
 		foreign: foreign, onDisk: s.idmp, terminal: c.spec.Process.Terminal, warn: c.warn, label: linux.MountLabel,
 	}
 	if err := s.m.plan(c.spec.Mounts, linux.Devices); err != nil {

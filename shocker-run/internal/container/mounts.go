@@ -34,7 +34,8 @@ type attachment struct {
 	// readonly is a tmpfs that is made read-only once all that belongs on it
 	// is there: places of later mounts, device nodes, the working directory.
 	readonly bool
-	bind     bool // a copy of a tree of the host
+	bind     bool   // a copy of a tree, of the host or inner
+	inner    *inner // nil: of the host
 	// unbindable is a bind mount that is made so in its place, since it could
 	// not be copied then; unbindableRec is AT_RECURSIVE if all below it is, too.
 	unbindable    bool
@@ -58,6 +59,7 @@ type mounts struct {
 	list []*attachment
 
 	root    *os.File // as the parent sees it
+	path    string   // of the root, on the host
 	bundle  string
 	maps    idMaps
 	ns      *namespaces
@@ -82,7 +84,11 @@ func (m *mounts) close() {
 
 func (a *attachment) close() error {
 	var errs []error
-	for _, f := range []*os.File{a.tree, a.fs.idmap} {
+	files := []*os.File{a.tree, a.fs.idmap}
+	if a.inner != nil {
+		files = append(files, a.inner.user)
+	}
+	for _, f := range files {
 		if f != nil {
 			errs = append(errs, f.Close())
 		}
@@ -109,6 +115,10 @@ func (m *mounts) plan(list []specs.Mount, devices []specs.LinuxDevice) error {
 		}
 	}
 	for _, mnt := range list {
+		// Such a destination has always meant this to runc.
+		if below, ok := strings.CutPrefix(path.Clean(mnt.Destination), m.path+"/"); ok {
+			mnt.Destination = "/" + below
+		}
 		if err := m.add(mnt, nodes); err != nil {
 			return fmt.Errorf("mount %s: %w", mnt.Destination, err)
 		}
@@ -223,6 +233,8 @@ func (m *mounts) look(p string) (exists, isDir bool, err error) {
 // stat tells what a mount will have at a path below it.
 func (a *attachment) stat(path string) (os.FileInfo, error) {
 	switch {
+	case a.inner != nil:
+		return a.inner.stat(path)
 	case a.tree != nil && path == "":
 		return a.tree.Stat()
 	case a.tree != nil:

@@ -431,6 +431,55 @@ func TestRelativeSource(t *testing.T) {
 	}
 }
 
+// The source of a bind mount may be what an earlier one has put into the root.
+// It is that of the container, wherever its links lead on the host.
+func TestBindOfEarlierMounts(t *testing.T) {
+	root := busyboxRoot(t)
+	host := hostDir(t, root)
+	inside := filepath.Join(root, "etc", "inside")
+	if err := errors.Join(os.WriteFile(inside, nil, 0o644), os.Symlink("/etc", filepath.Join(host, "link"))); err != nil {
+		t.Fatal(err)
+	}
+	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 2000, Size: 10}}
+	bind := func(dest, source string, options ...string) specs.Mount {
+		return specs.Mount{Destination: dest, Source: source, Options: append([]string{"rbind"}, options...)}
+	}
+	for _, userns := range []bool{false, true} {
+		spec := config(root)
+		if !userns {
+			withoutUser(spec)
+		}
+		spec.Mounts = append(spec.Mounts,
+			bind("/m", host),
+			bind("/again", root+"/m", "ro"),
+			bind("/third", root+"/again/sub/..", "rnosuid"),
+			bind("/file", root+"/third/file"),
+			bind("/link", root+"/m/link"),
+			specs.Mount{Destination: "/d/e", Type: "tmpfs", Source: "tmpfs"},
+			bind("/deep", root+"/d"),
+			specs.Mount{Destination: "/flat", Source: root + "/d", Options: []string{"bind"}},
+			bind(root+"/below", host), // as runc takes it
+		)
+		const script = `for f in /again/file /third/file /file /below/file; do cat $f; done; touch /again/new 2>&1; touch /third/new 2>&1
+			ls /link/inside; for d in /again/sub /third/sub /deep/e /flat/e; do grep -q " $d " /proc/self/mounts && echo $d; done`
+		const want = "from the host\nfrom the host\nfrom the host\nfrom the host\n" +
+			"touch: /again/new: Read-only file system\ntouch: /third/new: Read-only file system\n/link/inside\n/again/sub\n/third/sub\n/deep/e"
+		if got := sh(t, spec, script); got != want {
+			t.Errorf("user namespace %v:\n%s\nwant\n%s", userns, got, want)
+		}
+		mapped := bind("/mapped", root+"/m", "idmap")
+		mapped.UIDMappings, mapped.GIDMappings = ids, ids
+		spec.Mounts = append(spec.Mounts, mapped)
+		if !userns {
+			if got := sh(t, spec, "stat -c %u:%g /mapped/file"); got != "2000:2000" {
+				t.Errorf("id-mapped: %s; want 2000:2000", got)
+			}
+		} else if _, err := run(t, spec, nil); !errors.Is(err, ErrUnsupported) {
+			t.Errorf("id-mapped in a user namespace: %v; want %v", err, ErrUnsupported)
+		}
+	}
+}
+
 // TestSwappedPlace: what was a directory when the parent looked becomes a link
 // before the process mounts there, or makes its working directory
 // (CVE-2021-30465, CVE-2023-27561). Nothing is done where it leads.

@@ -57,7 +57,7 @@ func (m *mounts) planNode(n node) error {
 			there.Mode, unix.Major(uint64(there.Rdev)), unix.Minor(uint64(there.Rdev)))
 	case there != nil:
 		return nil
-	case on != nil && on.tree != nil && on.kind != "tmpfs":
+	case on != nil && (on.tree != nil && on.kind != "tmpfs" || on.inner != nil):
 		return fmt.Errorf("%w: it would be made in what is mounted from the host on %s", ErrInvalid, on.dest)
 	case !m.ns.own(unix.CLONE_NEWUSER):
 		m.nodes = append(m.nodes, loose{n, p})
