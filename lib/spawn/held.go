@@ -67,9 +67,51 @@ func NewTableIn(dir string) (_ *Table, retErr error) {
 	return t, err
 }
 
+// sigaction is struct sigaction of the kernel (rt_sigaction(2)).
+type sigaction struct{ handler, flags, restorer, mask uint64 }
+
+// EndOnSignals adds that a signal which asks a program to end does so while the
+// child is held, with status 128 and its number. The first process of a pid
+// namespace gets no others than those that it has a handler for
+// (pid_namespaces(7)).
+func (t *Table) EndOnSignals() {
+	const (
+		onStack, restorer = 0x08000000, 0x04000000 // SA_, of signal.h; one that never returns
+		stack             = 16 << 10
+	)
+	alt := struct {
+		sp          uint64
+		flags, size uint64
+	}{sp: uint64(uintptr(unsafe.Pointer(&t.alloc(stack)[0]))), size: stack}
+	t.Call("set a stack for signals", unix.SYS_SIGALTSTACK, Struct(t, &alt), 0)
+	t.ending = (*sigaction)(unsafe.Pointer(&t.alloc(int(unsafe.Sizeof(sigaction{})))[0]))
+	*t.ending = sigaction{flags: onStack | restorer, mask: ^uint64(0)}
+	for _, sig := range ending {
+		t.Call("handle "+sig.String(), unix.SYS_RT_SIGACTION, int(sig), Ref(unsafe.Pointer(t.ending)), 0, 8)
+	}
+}
+
+// ending are the signals by which a program is asked to end.
+var ending = []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT}
+
+// handleAt says where the child's handler of signals is.
+func (t *Table) handleAt(address uintptr) {
+	if t.ending != nil {
+		t.ending.handler = uint64(address)
+	}
+}
+
 // Hold adds the waiting for Release by a process that has attached itself; in a
 // table that is not in a directory, for Release by our own.
 func (t *Table) Hold(name string) *Step {
+	if t.ending != nil {
+		// A seccomp filter may be in force that forbids it.
+		blocked := ^uint64(0)
+		for _, sig := range ending {
+			blocked &^= 1 << (sig - 1)
+		}
+		t.Call("let signals end it", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, Struct(t, &blocked), 0, 8).IgnoreAny()
+	}
 	s := t.Wait(name)
 	if t.hold != nil {
 		s.flags |= stepHold

@@ -112,6 +112,33 @@ func TestHeldIsKilled(t *testing.T) {
 	}
 }
 
+// A held child ends when it is asked to, also as the first of a pid namespace;
+// what asks for something else it ignores there.
+func TestHeldEndsOnSignals(t *testing.T) {
+	for _, shed := range []bool{false, true} {
+		for _, sig := range ending {
+			tab, err := NewTableIn(t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			tab.EndOnSignals()
+			tab.Notify("tell")
+			tab.Hold("wait for the start")
+			shell(t, tab, "true")
+			p := start(t, tab, Options{Flags: unix.CLONE_NEWPID, Shed: shed})
+			if err := p.Notified(limit(t)); err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(unix.Kill(p.Pid(), unix.SIGUSR1), unix.Kill(p.Pid(), sig)); err != nil {
+				t.Fatal(err)
+			}
+			if status, err := p.Wait(); err != nil || status.ExitStatus() != 128+int(sig) {
+				t.Errorf("%v of one that has shed us: %v: %#x, %v; want exit status %d", sig, shed, status, err, 128+int(sig))
+			}
+		}
+	}
+}
+
 func TestNothingHeld(t *testing.T) {
 	if _, err := Attach(t.TempDir(), nil); !errors.Is(err, ErrNotHeld) {
 		t.Errorf("Attach() = %v", err)

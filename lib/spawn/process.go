@@ -99,6 +99,8 @@ func (t *Table) opening(shed bool) (*step, error) {
 	if shed {
 		return t.shed()
 	}
+	text, handler := stub()
+	t.handleAt(uintptr(unsafe.Pointer(&text[0])) + handler)
 	first := append([]step{undumpable}, t.closeOthers()...)
 	return t.before(first), t.err
 }

@@ -75,7 +75,10 @@ type image struct {
 // program makes the stub's program, which goes on at the given step.
 func (t *Table) program(first *step) (_ *os.File, retErr error) {
 	const head = unsafe.Sizeof(image{})
-	code := append(prologue(t.head.base, tableSize, int(t.file.Fd()), first, t.head), stub()...)
+	text, handler := stub()
+	code := prologue(t.head.base, tableSize, int(t.file.Fd()), first, t.head)
+	t.handleAt(codeAt + head + uintptr(len(code)) + handler)
+	code = append(code, text...)
 	size := uint64(head) + uint64(len(code))
 	i := image{
 		ident: [16]byte{0x7f, 'E', 'L', 'F', 2, 1, 1}, // 64 bits, little-endian
@@ -93,8 +96,7 @@ func (t *Table) program(first *step) (_ *os.File, retErr error) {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}
 	f := os.NewFile(uintptr(fd), "stub")
-	text := append(unsafe.Slice((*byte)(unsafe.Pointer(&i)), head), code...)
-	if _, err := f.Write(text); err != nil {
+	if _, err := f.Write(append(unsafe.Slice((*byte)(unsafe.Pointer(&i)), head), code...)); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE

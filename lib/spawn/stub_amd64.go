@@ -17,10 +17,13 @@ const supported = true
 // machine is what ELF calls this architecture: EM_X86_64.
 const machine = 62
 
-// code is that which runs steps.
-func code() (begin *byte, size uintptr)
+// code is that which runs steps; handler is the offset of signaled in it.
+func code() (begin *byte, size, handler uintptr)
 
-func stub() []byte { return unsafe.Slice(code()) }
+func stub() (text []byte, handler uintptr) {
+	begin, size, handler := code()
+	return unsafe.Slice(begin, size), handler
+}
 
 // prologue is the code before it, in a program that has just been executed: it
 // maps the table where it was, and goes on at a step. Without a table, as for

@@ -106,15 +106,25 @@ next:
 	ADDQ $STEPSIZE, R12
 	JMP  step
 
+// signaled is the handler of signals that end the child: DI is the number.
+TEXT ·signaled(SB), NOSPLIT|NOFRAME, $0-0
+	ADDQ $128, DI
+	MOVQ $SYS_exit_group, AX
+	SYSCALL
+	UNDEF
+
 // What stands behind it in this file is behind it in memory.
 TEXT ·behind(SB), NOSPLIT|NOFRAME, $0-0
 	RET
 
-// func code() (begin *byte, size uintptr)
-TEXT ·code(SB), NOSPLIT, $0-16
+// func code() (begin *byte, size, handler uintptr)
+TEXT ·code(SB), NOSPLIT, $0-24
 	LEAQ ·interpret(SB), AX
 	MOVQ AX, begin+0(FP)
 	LEAQ ·behind(SB), CX
 	SUBQ AX, CX
 	MOVQ CX, size+8(FP)
+	LEAQ ·signaled(SB), CX
+	SUBQ AX, CX
+	MOVQ CX, handler+16(FP)
 	RET

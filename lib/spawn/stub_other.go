@@ -4,7 +4,7 @@ package spawn
 
 func clone(*cloneArgs, uintptr, *step, *header) int { panic(unreached) }
 
-func stub() []byte { panic(unreached) }
+func stub() ([]byte, uintptr) { panic(unreached) }
 
 func prologue(uint64, int, int, *step, *header) []byte { panic(unreached) }
 

@@ -98,9 +98,10 @@ type Table struct {
 	err   error
 
 	status, release pipe
-	hold            *os.File // see NewTableIn
-	file            *os.File // whose memory it is
-	full            bool     // its file system can be full: see reserve
+	hold            *os.File   // see NewTableIn
+	ending          *sigaction // see EndOnSignals; nil: it does not
+	file            *os.File   // whose memory it is
+	full            bool       // its file system can be full: see reserve
 	reserved        [tableSize / chunk]bool
 	stub            *os.File // see shed.go
 }

@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
-	"shocker.sh/lib/spawn"
 	"shocker.sh/shocker-run/internal/signals"
 )
 
@@ -40,10 +38,7 @@ func (b *box) kill(ctx context.Context, name string, all bool) error {
 			return err
 		}
 		if left || all && pidfd == nil {
-			if err := b.signalAll(ctx, sig); err != nil || status != specs.StateCreated {
-				return err
-			}
-			return b.endWaiting(ctx, pidfd, sig)
+			return b.signalAll(ctx, sig)
 		}
 		// Somebody has removed the cgroup, and the process lives.
 	}
@@ -57,42 +52,8 @@ func (b *box) kill(ctx context.Context, name string, all bool) error {
 	if err != nil {
 		return fmt.Errorf("send signal %s to %s: %w", name, b.ID, err)
 	}
-	switch {
-	case sig == unix.SIGKILL && status == paused:
+	if sig == unix.SIGKILL && status == paused {
 		return b.thaw() // on cgroup v1 a frozen process does not die
-	case status == specs.StateCreated:
-		return b.endWaiting(ctx, pidfd, sig)
-	}
-	return nil
-}
-
-// ending are the signals by which a program is asked to end.
-var ending = []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT}
-
-// endWaiting ends a process that waits for its start, if the signal that it was
-// sent asks for its end. The first one of a pid namespace gets no signal that it
-// does not handle (pid_namespaces(7)), and it handles none before its program
-// does.
-func (b *box) endWaiting(ctx context.Context, pidfd *os.File, sig unix.Signal) error {
-	if !slices.Contains(ending, sig) {
-		return nil
-	}
-	once, stop := context.WithCancel(ctx) // the lock is tried, and not waited for
-	stop()
-	lock, err := b.seize(once)
-	if errors.Is(err, context.Canceled) || errors.Is(err, ErrNotExist) {
-		return nil // it is started right now, or deleted
-	}
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	held, err := spawn.Held(b.dir)
-	if err != nil || !held {
-		return err
-	}
-	if err := unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0); !errors.Is(err, unix.ESRCH) {
-		return err
 	}
 	return nil
 }

@@ -264,11 +264,17 @@ func TestOCIKillWaiting(t *testing.T) {
 				}
 			}
 		}
-		// Whoever starts it meanwhile is not waited for, and its program is not killed.
-		r := oci(`edit --arg d $PWD '.hooks.startContainer = [{path: "/bin/sh", args: ["sh", "-c", "read x </go"]}] | .mounts += [{destination: "/go", type: "bind", source: ($d + "/go"), options: ["bind"]}]'
+		// Nor need it be told by a command of ours; one that is paused ends when it goes on.
+		r := oci(`oci create --pid-file pid -b bundle one; kill -TERM $(cat pid); wait_for is one stopped; oci delete one
+			oci create -b bundle one; oci pause one; oci kill one TERM; is one paused; echo $?; oci resume one; wait_for is one stopped; oci delete one`)
+		if r.Code != 0 || r.Stdout != "0\n" {
+			t.Errorf("without a command, and paused: %+v", r)
+		}
+		// Before its program runs it waits, whatever is done for its start already.
+		r = oci(`edit --arg d $PWD '.hooks.startContainer = [{path: "/bin/sh", args: ["sh", "-c", "read x </go"]}] | .mounts += [{destination: "/go", type: "bind", source: ($d + "/go"), options: ["bind"]}]'
 			mkfifo go; oci create -b bundle one; oci start one & start=$!; exec 8>go; timeout 60 shocker-oci --root oci kill one TERM; echo $?
-			echo >&8; wait $start; echo $?; is one running; echo $?; oci delete -f one`)
-		if r.Stdout != "0\n0\n0\n" {
+			wait $start; echo $?; is one stopped; echo $?; oci delete one`)
+		if r.Stdout != "0\n1\n0\n" || !strings.Contains(r.Stderr, "start one") {
 			t.Errorf("TERM during a start: %+v", r)
 		}
 	})

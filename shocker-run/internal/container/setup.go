@@ -167,6 +167,9 @@ func (c *Container) finish(b *builder) error {
 	if err := b.traits(c.spec.Linux); err != nil {
 		return err
 	}
+	if c.o.HoldIn != "" {
+		b.EndOnSignals()
+	}
 	c.load(b, loadEarly)
 	b.identity(p, c.setup.caps, c.setup.last)
 	if c.o.HoldIn != "" && !c.idle {
