@@ -142,6 +142,8 @@ type setup struct {
 	home *os.File // the host's mount namespace, if it is the container's
 	caps *caps
 	last int // capability
+	// openNet is Options.OpenNet where the network namespace is not the host's.
+	openNet bool
 
 	filter *seccomp.Filter // nil: none
 }
@@ -303,6 +305,11 @@ func (c *Container) prepare() (err error) {
 	}
 	for key := range linux.Sysctl {
 		if err := checkSysctl(key, s.ns); err != nil {
+			return err
+		}
+	}
+	if c.o.OpenNet {
+		if s.openNet, err = s.ns.apart(unix.CLONE_NEWNET); err != nil {
 			return err
 		}
 	}

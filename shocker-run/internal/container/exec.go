@@ -14,12 +14,14 @@ import (
 	"shocker.sh/lib/spawn"
 )
 
-// allKinds are the namespaces that an exec joins, with their names in
-// /proc/PID/ns.
-var allKinds = []struct {
+// namespaceKind is one kind of namespaces, with its name in /proc/PID/ns.
+type namespaceKind struct {
 	flag int
 	name string
-}{
+}
+
+// allKinds are those that an exec joins.
+var allKinds = []namespaceKind{
 	{unix.CLONE_NEWUSER, "user"},
 	{unix.CLONE_NEWNS, "mnt"},
 	{unix.CLONE_NEWPID, "pid"},

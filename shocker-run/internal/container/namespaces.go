@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -86,6 +87,22 @@ func (n *namespaces) joins(flag int) *os.File {
 // own says whether the container gets a namespace of that kind that is not
 // the host's.
 func (n *namespaces) own(flag int) bool { return n.create&flag != 0 || n.joins(flag) != nil }
+
+// apart says whether what is set for the namespace of that kind leaves the host
+// alone: it is the container's own, and not by its path the one that we are in.
+func (n *namespaces) apart(flag int) (bool, error) {
+	ns := n.joins(flag)
+	if ns == nil {
+		return n.create&flag != 0, nil
+	}
+	i := slices.IndexFunc(allKinds, func(k namespaceKind) bool { return k.flag == flag })
+	ours, err := os.Stat("/proc/thread-self/ns/" + allKinds[i].name)
+	if err != nil {
+		return false, err
+	}
+	theirs, err := ns.Stat()
+	return err == nil && !os.SameFile(ours, theirs), err
+}
 
 // foreign says whether the namespace of that kind belongs to another user
 // namespace than the container's: then the container's root has no power over

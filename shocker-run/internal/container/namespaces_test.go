@@ -2,6 +2,7 @@ package container
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +14,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/sys"
 )
 
 // started runs a container that waits for the test's end, and a function to
@@ -303,6 +306,56 @@ func TestNoPivot(t *testing.T) {
 			f := strings.Fields(line)
 			if strings.Contains(line, " - proc ") && !strings.HasPrefix(f[4], "/proc") {
 				t.Errorf("userns %v: a proc of the host is left: %s", userns, line)
+			}
+		}
+	}
+}
+
+// TestHostByPath: a namespace that is named by its path can be the host's own, for
+// which no sysctl is set.
+func TestHostByPath(t *testing.T) {
+	root := busyboxRoot(t)
+	// Ports that are not for all users stay so.
+	const file = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+	before, err := sys.ReadKernel(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := config(root)
+	setPath(spec, specs.NetworkNamespace, "/proc/self/ns/net")
+	if got := sh(t, spec, "cat "+file); got+"\n" != string(before) {
+		t.Errorf("%s of the host was %q and is %q", file, before, got)
+		if err := sys.WriteKernel(file, string(before)); err != nil {
+			t.Error(err)
+		}
+	}
+	for kind, test := range map[specs.LinuxNamespaceType]struct{ name, key, value string }{
+		specs.NetworkNamespace: {"net", "net.ipv4.ip_default_ttl", "33"},
+		specs.IPCNamespace:     {"ipc", "kernel.msgmax", "4444"},
+		specs.UTSNamespace:     {"uts", "kernel.domainname", "33"},
+	} {
+		file := "/proc/sys/" + strings.ReplaceAll(test.key, ".", "/")
+		before, err := sys.ReadKernel(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, userns := range []bool{true, false} {
+			spec := config(root, "true")
+			setPath(spec, kind, "/proc/self/ns/"+test.name)
+			if !userns {
+				spec.Linux.Namespaces, spec.Linux.UIDMappings, spec.Linux.GIDMappings = spec.Linux.Namespaces[1:], nil, nil
+			}
+			spec.Hostname = ""
+			spec.Linux.Sysctl = map[string]string{test.key: test.value}
+			if _, err := run(t, spec, nil); !errors.Is(err, ErrInvalid) {
+				t.Errorf("%s of the host's own namespace, userns %v: %v; want ErrInvalid", test.key, userns, err)
+			}
+			after, err := sys.ReadKernel(file)
+			if err != nil || string(after) != string(before) {
+				t.Errorf("%s of the host was %q and is %q, %v", test.key, before, after, err)
+				if err := sys.WriteKernel(file, string(before)); err != nil {
+					t.Error(err)
+				}
 			}
 		}
 	}

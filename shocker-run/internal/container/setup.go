@@ -92,7 +92,7 @@ func (b *builder) join(f *os.File, flag int) {
 
 // furnishNet brings lo up and sets the sysctls of a network namespace.
 func (c *Container) furnishNet(b *builder, proc any) error {
-	if c.o.OpenNet {
+	if c.setup.openNet {
 		for key, value := range defaultNetSysctls(c.setup.maps, c.spec.Linux.Sysctl) {
 			b.sysctl(proc, key, value)
 		}
@@ -206,7 +206,7 @@ func (c *Container) names(b *builder) error {
 // up.
 func (c *Container) tune(b *builder, proc any) error {
 	ownNet := !c.setup.m.foreign && c.setup.ns.own(unix.CLONE_NEWNET)
-	if proc == nil && (len(c.spec.Linux.Sysctl) > 0 || ownNet && c.o.OpenNet) {
+	if proc == nil && (len(c.spec.Linux.Sysctl) > 0 || c.setup.openNet && ownNet) {
 		foreign, err := c.setup.ns.foreign(unix.CLONE_NEWPID)
 		if err != nil {
 			return err

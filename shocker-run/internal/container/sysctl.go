@@ -55,17 +55,21 @@ func checkSysctl(key string, n *namespaces) error {
 	if path == "" || strings.HasPrefix(path, "/") || strings.Contains("/"+path+"/", "/../") {
 		return fmt.Errorf("%w: sysctl %q", ErrInvalid, key)
 	}
-	ok := false
+	flag := 0
 	switch {
 	case strings.HasPrefix(path, "net/"):
-		ok = n.own(unix.CLONE_NEWNET)
+		flag = unix.CLONE_NEWNET
 	case strings.HasPrefix(path, "fs/mqueue/"), strings.HasPrefix(path, "kernel/shm"),
 		strings.HasPrefix(path, "kernel/msg"), path == "kernel/sem":
-		ok = n.own(unix.CLONE_NEWIPC)
+		flag = unix.CLONE_NEWIPC
 	case path == "kernel/domainname":
-		ok = n.own(unix.CLONE_NEWUTS)
+		flag = unix.CLONE_NEWUTS
 	case path == "kernel/hostname":
 		return fmt.Errorf("%w: sysctl %q: use the hostname of the config", ErrInvalid, key)
+	}
+	ok, err := n.apart(flag)
+	if err != nil {
+		return err
 	}
 	if !ok {
 		return fmt.Errorf("%w: sysctl %q is not of a namespace of the container's own", ErrInvalid, key)
