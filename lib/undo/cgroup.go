@@ -229,14 +229,7 @@ func killOnce(dirs []string) (left bool, retErr error) {
 		if err != nil {
 			return false, err
 		}
-		// What v1 has frozen dies when it is thawed. A container may have
-		// frozen groups of its own below.
-		defer func() {
-			err := WalkCgroup(dir, func(dir string) error { return write(dir, "freezer.state", "THAWED") })
-			if !errors.Is(err, fs.ErrNotExist) {
-				retErr = errors.Join(retErr, err)
-			}
-		}()
+		defer func() { retErr = errors.Join(retErr, ThawCgroup(dir)) }()
 	}
 	for _, dir := range dirs {
 		err := WalkCgroup(dir, func(dir string) error {
@@ -249,6 +242,16 @@ func killOnce(dirs []string) (left bool, retErr error) {
 		}
 	}
 	return left, nil
+}
+
+// ThawCgroup thaws a group of v1's freezer and all below it: what is frozen does
+// not die, and a container may have frozen groups of its own.
+func ThawCgroup(dir string) error {
+	err := WalkCgroup(dir, func(dir string) error { return write(dir, "freezer.state", "THAWED") })
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // WalkCgroup calls f on a cgroup and on those below it that are still there.

@@ -52,8 +52,8 @@ func (b *box) kill(ctx context.Context, name string, all bool) error {
 	if err != nil {
 		return fmt.Errorf("send signal %s to %s: %w", name, b.ID, err)
 	}
-	if sig == unix.SIGKILL && status == paused {
-		return b.thaw() // on cgroup v1 a frozen process does not die
+	if sig == unix.SIGKILL {
+		return b.letDie()
 	}
 	return nil
 }
@@ -86,6 +86,14 @@ func (b *box) signalAll(ctx context.Context, sig unix.Signal) error {
 		return g.Kill(ctx)
 	}
 	return g.Signal(ctx, sig)
+}
+
+func (b *box) letDie() error {
+	g, err := b.group()
+	if err != nil {
+		return err
+	}
+	return g.LetDie()
 }
 
 func (b *box) thaw() error {

@@ -46,12 +46,12 @@ func Signal(host stage.Host, id string, sig unix.Signal) error {
 	if err := send(pidfd, id, sig); err != nil || sig != unix.SIGKILL {
 		return err
 	}
-	return thaw(host, id)
+	return letDie(host, id)
 }
 
-// thaw lets a container go on that is frozen, be it by itself: on cgroup v1 a
-// frozen process does not die.
-func thaw(host stage.Host, id string) error {
+// letDie lets a container that was killed go on to its end if it is frozen, be it
+// by itself.
+func letDie(host stage.Host, id string) error {
 	if st, err := openStore(host, id); err != nil || st == nil {
 		return err
 	}
@@ -66,11 +66,7 @@ func thaw(host stage.Host, id string) error {
 	if err != nil || g == nil {
 		return err
 	}
-	frozen, err := g.Frozen()
-	if err != nil || !frozen {
-		return err
-	}
-	return g.Thaw()
+	return g.LetDie()
 }
 
 func send(pidfd *os.File, id string, sig unix.Signal) error {
@@ -107,7 +103,7 @@ func Stop(ctx context.Context, host stage.Host, id string, timeout time.Duration
 	if err := spawn.WaitEnd(patient, pidfd); err == nil || ctx.Err() != nil {
 		return err
 	}
-	if err := errors.Join(send(pidfd, id, unix.SIGKILL), thaw(host, id)); err != nil {
+	if err := errors.Join(send(pidfd, id, unix.SIGKILL), letDie(host, id)); err != nil {
 		return err
 	}
 	return spawn.WaitEnd(ctx, pidfd)

@@ -111,6 +111,30 @@ func TestOCIFrozenAbove(t *testing.T) {
 	})
 }
 
+// TestOCIFrozenBelow: a program that has frozen itself, in a cgroup that it has made,
+// is killed all the same.
+func TestOCIFrozenBelow(t *testing.T) {
+	onOCI(t, func(t *testing.T, h *testkit.Host, oci func(string) testkit.Result) {
+		freeze := `if cd /sys/fs/cgroup/freezer 2>/dev/null; then on=FROZEN file=freezer.state; else cd /sys/fs/cgroup; on=1 file=cgroup.freeze; fi
+			mkdir in; echo 1 >in/cgroup.procs; (echo $on >in/$file); sleep 1000`
+		for script, want := range map[string]string{
+			`oci kill one KILL; wait_for is one stopped; oci delete one`: "",
+			`oci kill --all one KILL; wait_for is one stopped`:           "",
+			`oci delete -f one; oci state one`:                           "one: container does not exist",
+		} {
+			r := oci(`edit '.mounts += [{destination: "/sys/fs/cgroup", type: "cgroup", source: "cgroup", options: ["rw"]}]'
+				program sh -c ` + quote(freeze) + `; oci run -d -b bundle one
+				frozen() { grep -qx 'FROZEN\|frozen 1' $(find /sys/fs/cgroup/ -path '*/one/in/freezer.state' -o -path '*/one/in/cgroup.events'); }
+				wait_for frozen; ` + script + `
+				find /sys/fs/cgroup/ -path '*/one/in/freezer.state' | while read f; do echo THAWED >$f; done # if it lives, it can go now
+				oci delete -f one`)
+			if got := r.Stdout + r.Stderr; !strings.Contains(got, want) || want == "" && got != "" {
+				t.Errorf("%s: %+v; want %q", script, r, want)
+			}
+		}
+	})
+}
+
 // TestOCICgroupRemoved: a container whose cgroup somebody has removed can be
 // killed all the same.
 func TestOCICgroupRemoved(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"shocker.sh/lib/cgroup/hierarchy"
+	"shocker.sh/lib/undo"
 )
 
 // freezer returns the hierarchy whose freezer stops the group's processes.
@@ -73,6 +74,22 @@ func (g *Group) Thaw() error {
 		return Write(g.In(h), "cgroup.freeze", "0")
 	}
 	return Write(g.In(h), "freezer.state", "THAWED")
+}
+
+// LetDie thaws what was killed: on v1 it does not die frozen, be it in a group below
+// that the container itself has made and frozen. A group that is not there is none.
+func (g *Group) LetDie() error {
+	h, err := g.freezer()
+	if err != nil {
+		return nil
+	}
+	if h.Version == 1 {
+		return undo.ThawCgroup(g.In(h))
+	}
+	if err := g.Thaw(); err != nil && !gone(err) {
+		return err
+	}
+	return nil
 }
 
 // freeze2 waits for "frozen 1" in cgroup.events, which poll(2) announces.
