@@ -63,6 +63,9 @@ func checkLinux(linux *specs.Linux) error {
 		if !path.IsAbs(p) || strings.ContainsRune(p, 0) {
 			return fmt.Errorf("%w: masked or read-only path %q: want an absolute path", ErrInvalid, p)
 		}
+		if path.Clean(p) == "/" { // what is mounted on a root covers nothing
+			return fmt.Errorf("%w: masked or read-only path %q is the root: there is root.readonly", ErrInvalid, p)
+		}
 	}
 	if _, err := parseDevices(linux.Devices); err != nil {
 		return err

@@ -200,6 +200,8 @@ func TestRefused(t *testing.T) {
 		"unknown namespace":    func(s *specs.Spec) { s.Linux.Namespaces[0].Type = "space" },
 		"namespace of another": func(s *specs.Spec) { setPath(s, specs.NetworkNamespace, "/proc/self/ns/uts") },
 		"no mappings":          func(s *specs.Spec) { s.Linux.UIDMappings = nil },
+		"masked root":          func(s *specs.Spec) { s.Linux.MaskedPaths = []string{"/"} },
+		"read-only root path":  func(s *specs.Spec) { s.Linux.ReadonlyPaths = []string{"/./proc/.."} },
 		"host sysctl":          func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"vm.swappiness": "1"} },
 		"sysctl that climbs":   func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"net/../vm/swappiness": "1"} },
 		"rlimit":               func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_LUCK"}} },
