@@ -37,9 +37,6 @@ func New(root, path string) (*Group, error) {
 // hierarchy.BelowOwn), and none at all is the container's id. What climbs with
 // ".." stays below where it begins.
 func OfConfig(root, cgroupsPath, id string) (*Group, error) {
-	if systemdPath(cgroupsPath) {
-		return nil, CheckPath(cgroupsPath)
-	}
 	if cgroupsPath == "" {
 		cgroupsPath = id
 	}
@@ -51,16 +48,11 @@ func OfConfig(root, cgroupsPath, id string) (*Group, error) {
 	return g, err
 }
 
-// systemdPath tells SLICE:PREFIX:NAME from a path.
-func systemdPath(path string) bool {
-	return strings.Count(path, ":") == 2 && !strings.Contains(path, "/")
-}
-
 // CheckPath refuses a path that is not absolute and clean, and the root.
 func CheckPath(path string) error {
 	switch {
-	case systemdPath(path):
-		return fmt.Errorf("%w: %q is for the systemd driver (--systemd-cgroup); give an absolute path such as /ps_42152", ErrBadPath, path)
+	case strings.Count(path, ":") == 2 && !strings.Contains(path, "/"):
+		return fmt.Errorf("%w: %q is for the systemd driver; give an absolute path such as /ps_42152", ErrBadPath, path)
 	case !strings.HasPrefix(path, "/") || path != filepath.Clean(path) || path == "/":
 		return fmt.Errorf("%w: %q; give an absolute path such as /ps_42152", ErrBadPath, path)
 	}
