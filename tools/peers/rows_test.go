@@ -215,6 +215,7 @@ var common = []row{
 	{name: "exec user", core: true, script: sleeper + `e exec -u app $N sh -c 'id; echo $HOME'; e exec -u 12:34 $N id`, want: "uid=1000\\(app\\) gid=1000\\(app\\)( groups=1000\\(app\\))?\n/home/app\nuid=12 gid=34(\\(34\\))?( groups=34(\\(34\\))?)?"},
 	{name: "exec environment", script: `run -d -e A=1 --name $N bb sleep 1000 >/dev/null; e exec -e B=2 $N sh -c 'echo $A $B $HOME'`, want: `1 2 /root`},
 	{name: "exec working directory", script: `run -d -w /tmp --name $N bb sleep 1000 >/dev/null; e exec $N pwd; e exec -w /etc $N pwd`, want: "/tmp\n/etc"},
+	{name: "exec in no working directory", script: sleeper + `e exec -w /nosuch $N pwd; echo $?`, want: `.*no such file or directory.*\n12[67]`},
 	{name: "exec tty", core: true, script: sleeper + `e exec -t $N sh -c 'tty; stat -Lc %U /proc/self/fd/0'; e exec -t -u app $N stat -Lc %U /proc/self/fd/0`, want: "/dev/pts/\\d\nroot\napp"},
 	{name: "exec tty size", script: sleeper + `tty 33 77 e exec -it $N sh -c 'until [ "$(stty size)" = "33 77" ]; do sleep 0.1; done; echo sized'`, want: `.*sized`},
 	{name: "exec detached", script: sleeper + `e exec -d $N sh -c 'echo done >/tmp/f' >/dev/null; eventually e exec $N cat /tmp/f 2>/dev/null`, want: `done`},

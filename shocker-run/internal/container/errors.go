@@ -14,6 +14,9 @@ var (
 	ErrNotFound = errors.New("executable file not found")
 	// ErrNotExecutable is a program that cannot be executed: exit status 126.
 	ErrNotExecutable = errors.New("cannot be executed")
+	// ErrNoCwd is a working directory that is not there. Engines take that for a
+	// program that is not.
+	ErrNoCwd = errors.New("no working directory")
 	// ErrUnsafeMount is a mount whose place in the image is a symbolic link
 	// that could lead elsewhere.
 	ErrUnsafeMount = errors.New("must be mounted on ordinary directory")
@@ -48,7 +51,7 @@ func Plainly(err error) error {
 			return errors.Join(all...)
 		}
 	}
-	if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrNotExecutable) {
+	if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrNotExecutable) || errors.Is(err, ErrNoCwd) {
 		return err
 	}
 	return plain{err}

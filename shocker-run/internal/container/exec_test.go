@@ -71,6 +71,11 @@ func TestExec(t *testing.T) {
 				t.Errorf("userns %v, %s: %q, %v; want %q", userns, test.name, got, err, test.want)
 			}
 		}
+		p := *spec.Process
+		p.Cwd = "/nosuch"
+		if _, err := exec(&p); !errors.Is(err, ErrNoCwd) || !strings.Contains(err.Error(), "/nosuch: no such file or directory") {
+			t.Errorf("userns %v, no working directory: %v; want %v", userns, err, ErrNoCwd)
+		}
 		execTerminal(t, c)
 	}
 	mask := unix.CPUSet{}

@@ -94,6 +94,9 @@ func (b *builder) peer(master *spawn.Step, p *specs.Process) *spawn.Step {
 	return slave
 }
 
+// openCwd begins the name of the step that finds the working directory.
+const openCwd = "open working directory "
+
 // changeDir enters the working directory, which must not lead through a
 // descriptor of ours (CVE-2024-21626).
 func (b *builder) changeDir(cwd string) {
@@ -101,7 +104,7 @@ func (b *builder) changeDir(cwd string) {
 		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_NO_MAGICLINKS,
 	})
-	fd := b.Call("open working directory "+cwd, unix.SYS_OPENAT2, unix.AT_FDCWD, cwd, how, unix.SizeofOpenHow)
+	fd := b.Call(openCwd+cwd, unix.SYS_OPENAT2, unix.AT_FDCWD, cwd, how, unix.SizeofOpenHow)
 	b.Call("enter working directory "+cwd, unix.SYS_FCHDIR, fd)
 }
 

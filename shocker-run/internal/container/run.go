@@ -105,6 +105,9 @@ func (c *Container) explain(err error) error {
 	if strings.HasPrefix(step.Step, "id-map ") && step.Err == unix.EINVAL {
 		return unmappable(err)
 	}
+	if strings.HasPrefix(step.Step, openCwd) && step.Err == unix.ENOENT {
+		return fmt.Errorf("%w %s: %w", ErrNoCwd, c.spec.Process.Cwd, step.Err)
+	}
 	if !strings.HasPrefix(step.Step, "execute ") {
 		return err
 	}
