@@ -122,8 +122,10 @@ func checkProcess(p *specs.Process) error {
 	switch {
 	case p == nil:
 		return fmt.Errorf("%w: it has no process", ErrInvalid)
-	case len(p.Args) == 0 || p.Args[0] == "":
+	case len(p.Args) == 0:
 		return fmt.Errorf("%w: process.args names no program", ErrInvalid)
+	case p.Args[0] == "":
+		return fmt.Errorf("%q: %w in $PATH", p.Args[0], ErrNotFound)
 	case !strings.HasPrefix(p.Cwd, "/"):
 		return fmt.Errorf("%w: process.cwd %q: want an absolute path", ErrInvalid, p.Cwd)
 	case strings.ContainsRune(p.ApparmorProfile+p.SelinuxLabel, 0):

@@ -225,6 +225,7 @@ func TestNotFound(t *testing.T) {
 		program string
 		want    error
 	}{
+		{"", ErrNotFound},
 		{"nosuch", ErrNotFound},
 		{"/nosuch", ErrNotFound},
 		{"lost", ErrNotFound},
