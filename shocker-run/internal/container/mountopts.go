@@ -85,7 +85,7 @@ func parseOptions(options []string) *mountOptions {
 			o.idmap, o.idmapRec = true, opt == "ridmap"
 		case opt == "remount":
 			o.remount = true
-		case ignored[opt]:
+		case opt == "" || ignored[opt]: // podman has an empty one for systemd's tmpfs
 		case propagations[opt] != 0:
 			o.propagation, o.propagationRec = propagations[opt], false
 		case opt != recursive && propagations[recursive] != 0:

@@ -24,6 +24,7 @@ func TestParseOptions(t *testing.T) {
 		{[]string{"noatime", "strictatime"}, mountOptions{set: unix.MOUNT_ATTR_STRICTATIME, clear: atime}},
 		{[]string{"ridmap", "tmpcopyup", "remount"}, mountOptions{idmap: true, idmapRec: true, copyUp: true, remount: true}},
 		{[]string{"defaults", "sync"}, mountOptions{data: []string{"sync"}}},
+		{[]string{"rw", "", "mode=755"}, mountOptions{clear: ro, data: []string{"mode=755"}}},
 	} {
 		got := parseOptions(test.in)
 		if !reflect.DeepEqual(*got, test.want) {
