@@ -371,15 +371,23 @@ func (t *Table) Reserve(first int) error {
 }
 
 // Descriptors adds that the program gets files, or what steps have opened, as
-// its descriptors from first up, whatever numbers they have now. Reserve has
-// kept the table's own out of the way. What stays above is for CloseFrom.
+// its descriptors from first up, whatever numbers they have now. In the place of
+// a nil it gets none. Reserve has kept the table's own out of the way. What stays
+// above is for CloseFrom.
 func (t *Table) Descriptors(first int, files ...any) {
-	var high []*Step
+	high := make([]*Step, len(files))
 	for i, f := range files {
+		if f == nil {
+			continue
+		}
 		// One may have a number that another is to get.
-		high = append(high, t.Call(fmt.Sprintf("move descriptor %d", first+i), unix.SYS_FCNTL, f, unix.F_DUPFD_CLOEXEC, first+len(files)))
+		high[i] = t.Call(fmt.Sprintf("move descriptor %d", first+i), unix.SYS_FCNTL, f, unix.F_DUPFD_CLOEXEC, first+len(files))
 	}
 	for i, s := range high {
+		if s == nil {
+			t.Call(fmt.Sprintf("close descriptor %d", first+i), unix.SYS_CLOSE_RANGE, first+i, first+i, 0)
+			continue
+		}
 		t.Call(fmt.Sprintf("set descriptor %d", first+i), unix.SYS_DUP3, s, first+i, 0)
 	}
 }

@@ -83,7 +83,9 @@ func (t *tool) terminal() (*os.File, error) {
 }
 
 // preserve takes descriptors from 3 up for the program: those that a service
-// manager has opened to listen on (sd_listen_fds(3)), and n more.
+// manager has opened to listen on (sd_listen_fds(3)), and n more. Only the last
+// one of these has to be open: who wants to pass on descriptor 5 alone, as
+// podman's --preserve-fd does, counts up to it.
 func (s *stdio) preserve(n int) error {
 	if n < 0 {
 		return applet.Usagef("--preserve-fds %d: want 0 or more", n)
@@ -94,10 +96,15 @@ func (s *stdio) preserve(n int) error {
 			return applet.Usagef("LISTEN_FDS %q is not a number of descriptors", list)
 		}
 	}
-	for fd := 3; fd < 3+s.sockets+n; fd++ {
+	last := 2 + s.sockets + n
+	for fd := 3; fd <= last; fd++ {
 		// What has come across execve does not close on it; what does is our own.
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
 		if err != nil || flags&unix.FD_CLOEXEC != 0 {
+			if fd >= 3+s.sockets && fd < last {
+				s.files = append(s.files, nil)
+				continue
+			}
 			return applet.Usagef("descriptor %d is to be passed on, and is not open", fd)
 		}
 		unix.CloseOnExec(fd) // hooks do not get it

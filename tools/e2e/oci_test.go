@@ -102,7 +102,8 @@ func TestOCIRun(t *testing.T) {
 			{`program true; oci run --keep -b bundle one; oci state one | jq -r .status; oci delete one`, "stopped\n", 0},
 			// Three descriptors beyond stdio, the second of them closed to others.
 			{`program sh -c 'cat <&3; ls /proc/self/fd | wc -l'; echo three >f; oci run --preserve-fds 1 -b bundle one 3<f 4</dev/null`, "three\n5\n", 0},
-			{`program true; oci run --preserve-fds 3 -b bundle one 3<f`, "", 2},
+			{`program sh -c 'cat <&5; ls /proc/self/fd | wc -l'; oci run --preserve-fds 3 -b bundle one 3<&- 4<&- 5<f`, "three\n5\n", 0},
+			{`program true; oci run --preserve-fds 3 -b bundle one 3<f 5<&-`, "", 2},
 		} {
 			r := oci(test.script)
 			if r.Stdout != test.out || r.Code != test.code {

@@ -83,8 +83,8 @@ type Options struct {
 	// groups below the container's; see group.Joining.
 	IntoFrozen bool
 	Below      map[string]string
-	// Files are further files that the program gets, from descriptor 3 up;
-	// the first ListenFDs of them are announced as sockets to listen on
+	// Files are further files that the program gets, from descriptor 3 up, none
+	// where one is nil; the first ListenFDs of them are announced as sockets to listen on
 	// (sd_listen_fds(3)).
 	Files     []*os.File
 	ListenFDs int

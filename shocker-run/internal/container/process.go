@@ -67,6 +67,10 @@ func (c *Container) newTable() (_ *builder, err error) {
 func (c *Container) descriptors(b *builder) {
 	var files []any
 	for _, f := range c.o.Files {
+		if f == nil {
+			files = append(files, nil)
+			continue
+		}
 		files = append(files, f)
 	}
 	b.Descriptors(3, files...)
