@@ -291,12 +291,13 @@ func deviceLimits(rules []specs.LinuxDeviceCgroup) ([]property, error) {
 			list = append(list, allowed{device, e.Access})
 		}
 	}
-	// An empty list takes away what was allowed before.
-	properties := []property{prop("DevicePolicy", policy), prop("DeviceAllow", []allowed{})}
+	// An empty list takes away what was allowed before. The policy comes last: else
+	// systemd thinks that the unit has to be reloaded (its issue 35710).
+	properties := []property{prop("DeviceAllow", []allowed{})}
 	if len(list) > 0 {
 		properties = append(properties, prop("DeviceAllow", list))
 	}
-	return properties, nil
+	return append(properties, prop("DevicePolicy", policy)), nil
 }
 
 // deviceName is the path of a device, whether it exists or not, or a whole

@@ -48,10 +48,10 @@ func TestLimits(t *testing.T) {
 		{`{"blockIO":{"weight":100}}`, "BlockIOWeight=@t 100", ""},
 		{
 			`{"devices":[{"allow":false},{"allow":true,"type":"c","access":"m"},{"allow":true,"type":"b","major":8,"access":"rw"},{"allow":true,"type":"c","major":1,"minor":3}]}`,
-			`DevicePolicy="strict" DeviceAllow=@a(ss) [] DeviceAllow=[("block-8", "rw",), ("char-*", "m",), ("/dev/char/1:3", "rwm",)]`, "=",
+			`DeviceAllow=@a(ss) [] DeviceAllow=[("block-8", "rw",), ("char-*", "m",), ("/dev/char/1:3", "rwm",)] DevicePolicy="strict"`, "=",
 		},
-		{`{"devices":[{"allow":true}]}`, `DevicePolicy="auto" DeviceAllow=@a(ss) []`, "="},
-		{`{"devices":[]}`, `DevicePolicy="strict" DeviceAllow=@a(ss) []`, "="},
+		{`{"devices":[{"allow":true}]}`, `DeviceAllow=@a(ss) [] DevicePolicy="auto"`, "="},
+		{`{"devices":[]}`, `DeviceAllow=@a(ss) [] DevicePolicy="strict"`, "="},
 		{
 			`{"unified":{"cpu.max":"5000 20000","cpu.weight":"7","cpuset.cpus":"1","memory.high":"max","pids.max":"9","hugetlb.2MB.max":"0"}}`,
 			"CPUQuotaPeriodUSec=@t 20000 CPUQuotaPerSecUSec=@t 250000 CPUWeight=@t 7 AllowedCPUs=@ay [0x2] MemoryHigh=@t " + infinity + " TasksMax=@t 9", "=",

@@ -299,6 +299,7 @@ func reload(t *testing.T) {
 		}
 	}
 	check("at first", nodes)
+	told(t, "at first", "shocker-reload.scope", map[string]string{"NeedDaemonReload": "no"})
 	systemctl := func(args ...string) {
 		t.Helper()
 		if out, err := exec.Command("systemctl", args...).CombinedOutput(); err != nil {
