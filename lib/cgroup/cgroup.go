@@ -107,7 +107,12 @@ func (c *Cgroup) version() int {
 }
 
 // Update changes limits; see resources.Plan.Update.
-func (c *Cgroup) Update(ctx context.Context, r *specs.LinuxResources) error {
+func (c *Cgroup) Update(ctx context.Context, r *specs.LinuxResources) (err error) {
+	if c.manager != nil {
+		if r, err = resources.WithQuota(c.Group, r); err != nil {
+			return err
+		}
+	}
 	plan, err := resources.New(c.Group, r)
 	if err != nil {
 		return err

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"shocker.sh/lib/cgroup/group"
 )
 
 // cpuset is the same on v1 and v2.
@@ -85,6 +87,48 @@ func cpu2(r *specs.LinuxResources) ([]value, error) {
 		values = append(values, value{file: "cpu.idle", text: itoa(*c.Idle)})
 	}
 	return values, nil
+}
+
+// WithQuota completes a quota by the group's period, or a period by its quota:
+// systemd keeps both in one number, and rounds it.
+func WithQuota(g *group.Group, r *specs.LinuxResources) (*specs.LinuxResources, error) {
+	if r == nil || r.CPU == nil {
+		return r, nil
+	}
+	hasQuota, hasPeriod := amount(r.CPU.Quota) != 0, r.CPU.Period != nil && *r.CPU.Period != 0
+	h, ok := g.Find("cpu")
+	if !ok || hasQuota == hasPeriod {
+		return r, nil
+	}
+	files := []string{"cpu.cfs_quota_us", "cpu.cfs_period_us"}
+	if h.Version == 2 {
+		files = []string{"cpu.max"}
+	}
+	var have []string
+	for _, file := range files {
+		text, err := group.Read(g.In(h), file)
+		if err != nil {
+			return nil, err
+		}
+		have = append(have, strings.Fields(text)...)
+	}
+	cpu := *r.CPU
+	var quota int64 = -1 // max
+	period, err := strconv.ParseUint(have[len(have)-1], 10, 64)
+	if err == nil && have[0] != "max" {
+		quota, err = strconv.ParseInt(have[0], 10, 64)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", files[0], err)
+	}
+	if hasQuota {
+		cpu.Period = &period
+	} else {
+		cpu.Quota = &quota
+	}
+	whole := *r
+	whole.CPU = &cpu
+	return &whole, nil
 }
 
 // cpuMax is "QUOTA PERIOD" in microseconds. Of two that are not both given,

@@ -261,6 +261,19 @@ func limitsAreTold(t *testing.T) {
 		t.Error("a limit beyond all was taken")
 	}
 	check("after a refusal")
+	// One of the two that systemd has as one number.
+	for i, step := range []struct{ update, perSecond, quota, period string }{
+		{`{"cpu":{"period":40000}}`, "310ms", "12345", "40000"},
+		{`{"cpu":{"quota":-1}}`, "infinity", "-1", "40000"},
+		{`{"cpu":{"quota":8000}}`, "200ms", "8000", "40000"},
+	} {
+		if err := c.Update(t.Context(), parse(t, step.update)); err != nil {
+			t.Error(err)
+		}
+		want["CPUQuotaPerSecUSec"], want["CPUQuotaPeriodUSec"] = step.perSecond, "40ms"
+		files[3] = []string{strings.Replace(step.quota, "-1", "max", 1) + " " + step.period, step.quota}
+		check(fmt.Sprintf("after quota or period %d", i))
+	}
 	if !v2(c) {
 		return
 	}
