@@ -9,8 +9,6 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
-
-	"shocker.sh/lib/sys"
 )
 
 // inner is the source of a bind mount that lies in the container's root, where
@@ -70,12 +68,7 @@ func (in *inner) stat(path string) (os.FileInfo, error) {
 	if in.on != nil {
 		return in.on.stat(strings.TrimPrefix(in.place.String(), in.on.place.String()) + path)
 	}
-	f, err := sys.OpenBeneath(in.root, "./"+in.place.String()+path, unix.O_PATH, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return f.Stat()
+	return statBeneath(in.root, in.place.String()+path)
 }
 
 // copyInner copies the source of a bind mount that earlier ones have a part in.

@@ -238,16 +238,21 @@ func (a *attachment) stat(path string) (os.FileInfo, error) {
 	case a.tree != nil && path == "":
 		return a.tree.Stat()
 	case a.tree != nil:
-		f, err := sys.OpenBeneath(a.tree, "./"+path, unix.O_PATH, 0)
-		if err != nil {
-			return nil, err
-		}
-		defer f.Close()
-		return f.Stat()
+		return statBeneath(a.tree, path)
 	case a.kind == "proc" || a.kind == "sysfs": // the host's has the same names
 		return os.Stat(kernelDirs[a.kind] + path)
 	}
 	return nil, os.ErrNotExist // it is new, and empty
+}
+
+// statBeneath tells what is at a path below root.
+func statBeneath(root *os.File, path string) (os.FileInfo, error) {
+	f, err := sys.OpenBeneath(root, "./"+path, unix.O_PATH, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Stat()
 }
 
 var kernelDirs = map[string]string{"proc": "/proc", "sysfs": "/sys"}
