@@ -62,9 +62,6 @@ func io(r *specs.LinuxResources) ([]value, error) {
 	if b == nil {
 		return nil, nil
 	}
-	if w := number(b.LeafWeight); w != 0 {
-		return nil, notInV2("blockIO.leafWeight", w)
-	}
 	var values []value
 	if w := number(b.Weight); w != 0 {
 		if w < 10 || w > 1000 {
@@ -76,9 +73,6 @@ func io(r *specs.LinuxResources) ([]value, error) {
 		})
 	}
 	for _, d := range b.WeightDevice {
-		if w := number(d.LeafWeight); w != 0 {
-			return nil, notInV2("blockIO.weightDevice.leafWeight", w)
-		}
 		if w := number(d.Weight); w != 0 {
 			values = append(values, value{
 				file: "io.bfq.weight", text: fmt.Sprintf("%d:%d %d", d.Major, d.Minor, w), same: sameLine, before: lineOr("default"),
@@ -121,7 +115,3 @@ func number(n *uint16) weightNumber {
 }
 
 func (w weightNumber) String() string { return utoa(uint64(w)) }
-
-func notInV2(key string, v any) error {
-	return fmt.Errorf("%w: linux.resources.%s: %v: cgroup v2 has no such setting", ErrInvalid, key, v)
-}

@@ -63,17 +63,10 @@ func cpu1(r *specs.LinuxResources) ([]value, error) {
 	return values, nil
 }
 
-// cpu2 has no real-time limits: cgroup v2 knows none.
 func cpu2(r *specs.LinuxResources) ([]value, error) {
 	c := r.CPU
 	if c == nil {
 		return nil, nil
-	}
-	if n := c.RealtimePeriod; n != nil && *n != 0 {
-		return nil, notInV2("cpu.realtimePeriod", *n)
-	}
-	if n := c.RealtimeRuntime; n != nil && *n != 0 {
-		return nil, notInV2("cpu.realtimeRuntime", *n)
 	}
 	var values []value
 	if c.Shares != nil && *c.Shares != 0 {

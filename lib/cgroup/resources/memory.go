@@ -67,12 +67,6 @@ func memory2(r *specs.LinuxResources) ([]value, error) {
 	if err := checkMemory(limit, swap); err != nil {
 		return nil, err
 	}
-	if m.DisableOOMKiller != nil && *m.DisableOOMKiller {
-		return nil, notInV2("memory.disableOOMKiller", true)
-	}
-	if m.Swappiness != nil && *m.Swappiness != unset {
-		return nil, notInV2("memory.swappiness", *m.Swappiness)
-	}
 	var values []value
 	const swapMax = "memory.swap.max" // absent without swap accounting
 	switch {

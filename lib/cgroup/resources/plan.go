@@ -119,6 +119,11 @@ func (p *Plan) add(c controller, r *specs.LinuxResources) error {
 		if !ok || h.Version != form.version {
 			continue
 		}
+		if form.version == 2 {
+			if s := onlyInV1(form.name, r); len(s) > 0 {
+				return fmt.Errorf("%w: linux.resources.%s: %v: cgroup v2 has no such setting", ErrInvalid, s[0].key, s[0].value)
+			}
+		}
 		values, err := form.plan(r)
 		if err != nil {
 			return err

@@ -160,7 +160,7 @@ func TestDropVersion1(t *testing.T) {
 		t.Errorf("on v1 %q were dropped", keys)
 	}
 	want := []string{
-		"memory.swappiness", "memory.disableOOMKiller", "cpu.realtimePeriod", "cpu.realtimeRuntime",
+		"cpu.realtimePeriod", "cpu.realtimeRuntime", "memory.swappiness", "memory.disableOOMKiller",
 		"blockIO.leafWeight", "blockIO.weightDevice.leafWeight",
 	}
 	if keys := DropVersion1(version2(), r); !slices.Equal(keys, want) {
