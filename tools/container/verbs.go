@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"time"
 
@@ -191,13 +192,13 @@ func (r *Runtime) StopCommand() *cli.Command {
 		Usage:     "ask containers to end, and kill those that do not",
 		ArgsUsage: "CONTAINER...",
 		Flags: []cli.Flag{
-			&cli.IntFlag{Name: "time", Aliases: []string{"t"}, Usage: "`SECONDS` to wait before it is killed", Value: 10},
+			&cli.IntFlag{Name: "time", Aliases: []string{"t"}, Usage: "`SECONDS` to wait before it is killed; -1: for as long as it takes", Value: 10},
 		},
 		Action: func(c *cli.Context) error {
 			return porcelain.Each(c, func(called string) error {
 				host, _, id, err := find(c, called)
 				if err == nil {
-					err = r.Stop(c.Context, host, id, time.Duration(c.Int("time"))*time.Second)
+					err = r.Stop(c.Context, host, id, patience(c.Int("time")))
 				}
 				if err == nil {
 					// How it ended is not our question.
@@ -212,6 +213,14 @@ func (r *Runtime) StopCommand() *cli.Command {
 			})
 		},
 	}
+}
+
+// patience is a number of seconds; a negative one has no end, as in docker stop.
+func patience(seconds int) time.Duration {
+	if seconds < 0 || seconds > int(math.MaxInt64/time.Second) {
+		return math.MaxInt64
+	}
+	return time.Duration(seconds) * time.Second
 }
 
 // WaitCommand waits for containers.

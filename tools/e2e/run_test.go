@@ -131,7 +131,7 @@ func TestStreamsNotWhole(t *testing.T) {
 // TestLife: detached, named, executed in, stopped, waited for, started again.
 func TestLife(t *testing.T) {
 	on(t, func(t *testing.T, h *testkit.Host, image string) {
-		id := strings.TrimSpace(h.Must(t, "run", "-d", "--name", "web", image, "sh", "-c", "trap 'exit 5' TERM; echo up; while :; do sleep 0.1; done"))
+		id := strings.TrimSpace(h.Must(t, "run", "-d", "--name", "web", image, "sh", "-c", "trap 'sleep 0.5; exit 5' TERM; echo up; while :; do sleep 0.1; done"))
 		if list := h.Must(t, "ps", "-l"); !strings.Contains(list, "\trunning\t"+image+"\t") || !strings.Contains(list, "\t10.0.0.2\tweb\n") {
 			t.Errorf("ps -l: %s", list)
 		}
@@ -167,6 +167,17 @@ func TestLife(t *testing.T) {
 		if r := h.Shocker(t, "start", "web"); r.Code != 1 || !strings.Contains(r.Stderr, "is running") {
 			t.Errorf("start twice: %+v", r)
 		}
+		testkit.Eventually(t, testkit.Patience(10*time.Second), func() error { // it has its trap
+			if log := h.Must(t, "logs", "web"); log != "up\nup\n" {
+				return fmt.Errorf("log: %q", log)
+			}
+			return nil
+		})
+		h.Must(t, "stop", "-t", "-1", "web")
+		if got := h.Must(t, "wait", "web"); got != "5\n" {
+			t.Errorf("wait after a stop without end: %q", got)
+		}
+		h.Must(t, "start", "web")
 		h.Must(t, "kill", "web")
 		if got := h.Must(t, "wait", "web"); got != "137\n" {
 			t.Errorf("wait after kill: %q", got)
