@@ -37,10 +37,10 @@ var podmanRows = []row{
 	{name: "init and start", script: `create --name $N bb echo hi >/dev/null; e init $N >/dev/null; e inspect -f '{{.State.Status}}' $N; e start -a $N`, want: "initialized\nhi"},
 	{name: "root of a directory", script: `mkdir -p r/bin; cp $(command -v busybox) r/bin; run --rm --rootfs $D/r /bin/busybox sh -c 'echo $$; busybox ls /dev/null; echo kept >/f'; cat r/f`, want: "1\n/dev/null\nkept"},
 	{name: "for systemd", script: `run --rm --systemd always bb sh -c 'for d in /run /run/lock /tmp; do grep -c " $d tmpfs rw" /proc/mounts; done; test -w /sys/fs/cgroup/systemd || test -w /sys/fs/cgroup && echo writable'`, want: "1\n1\n1\nwritable"},
-	{
+	{ // on v2 podman 4.3 forbids all of the pod's processes to open devices, and runc starts nothing
 		name:   "play kube",
-		script: `printf 'apiVersion: v1\nkind: Pod\nmetadata: {name: p%s}\nspec:\n  restartPolicy: Never\n  containers:\n  - name: c\n    image: localhost/bb:latest\n    imagePullPolicy: Never\n    command: [/bin/sh, -c, "echo played; sleep 1000"]\n    resources: {limits: {memory: 64Mi}}\n    securityContext: {runAsUser: 1000, readOnlyRootFilesystem: true}\n' $N >k.yaml; e play kube k.yaml >/dev/null 2>&1; eventually sh -c 'e logs p$N-c | grep played'; e exec p$N-c /bin/sh -c 'id -u; limit memory/memory.limit_in_bytes memory.max; touch /x 2>&1 | grep -o Read-only'; p=$(e pod ps -q --no-trunc --filter name=p$N); e play kube --down k.yaml >/dev/null 2>&1; rmdir /sys/fs/cgroup/*/libpod_parent/$p/conmon /sys/fs/cgroup/*/libpod_parent/$p 2>/dev/null`,
-		want:   "played\n1000\n67108864\nRead-only",
+		script: `printf 'apiVersion: v1\nkind: Pod\nmetadata: {name: p%s}\nspec:\n  restartPolicy: Never\n  containers:\n  - name: c\n    image: localhost/bb:latest\n    imagePullPolicy: Never\n    command: [/bin/sh, -c, "echo played; sleep 1000"]\n    securityContext: {runAsUser: 1000, readOnlyRootFilesystem: true}\n' $N >k.yaml; e play kube k.yaml >/dev/null 2>&1 && eventually sh -c 'e logs p$N-c | grep played' && e exec p$N-c /bin/sh -c 'id -u; touch /x 2>&1 | grep -o Read-only'; p=$(e pod ps -q --no-trunc --filter name=p$N); e play kube --down k.yaml >/dev/null 2>&1; for g in /sys/fs/cgroup/*/libpod_parent/$p /sys/fs/cgroup/libpod_parent/$p; do rmdir $g/conmon $g; done 2>/dev/null`,
+		want:   "played\n1000\nRead-only",
 	},
 	{name: "umask of its own", script: `run --rm --umask 0077 bb sh -c umask`, want: `0077`},
 	{name: "unmasked paths", script: `run --rm --security-opt unmask=ALL bb grep -c ' /proc/' /proc/mounts`, want: `0`},
