@@ -224,6 +224,7 @@ func RunCommand(ctx context.Context, cmd *cli.Command, io IO, args []string) err
 		HideVersion:            true,
 		UseShortOptionHandling: true,
 		OnUsageError:           misuse,
+		CommandNotFound:        helpOf,
 		ExitErrHandler:         func(*cli.Context, error) {}, // Main exits
 	}
 	for _, sub := range app.Commands {

@@ -28,6 +28,16 @@ Flags:{{range .VisibleFlags}}
   {{.}}{{end}}
 {{end}}`
 
+// helpOf prints the help of a command whose line has arguments too, as `run
+// --help IMAGE`. The library takes the first one for a topic, which it is not.
+func helpOf(c *cli.Context, _ string) {
+	if sub := c.App.Command(c.Command.Name); sub != nil {
+		cli.HelpPrinter(c.App.Writer, helpTemplate, sub)
+		return
+	}
+	_ = cli.ShowAppHelp(c) // its only error is that a standard stream is gone
+}
+
 // flagWidth is how many characters of what a flag does stand on a line.
 const flagWidth = 54
 

@@ -2,6 +2,9 @@ package applet
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/urfave/cli/v2"
@@ -24,6 +27,30 @@ func TestFlagHelp(t *testing.T) {
 	} {
 		if got := flagHelp(flag); got != want {
 			t.Errorf("flagHelp = %q; want %q", got, want)
+		}
+	}
+}
+
+// TestHelpBesideArguments: who asks for help gets it, whatever else is there.
+func TestHelpBesideArguments(t *testing.T) {
+	for line, want := range map[string]string{
+		"tool --help": "tool - does", "tool --help image": "tool - does",
+		"tool up --help": "tool up - goes up", "tool up --help image": "tool up - goes up", "tool --help up": "tool up - goes up",
+	} {
+		cmd := &cli.Command{
+			Name: "tool", Usage: "does", Action: func(*cli.Context) error { return errors.New("was run") },
+			Subcommands: []*cli.Command{{Name: "up", Usage: "goes up", Action: func(*cli.Context) error { return errors.New("went up") }}},
+		}
+		path := filepath.Join(t.TempDir(), "out")
+		out, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer out.Close()
+		err = RunCommand(t.Context(), cmd, IO{os.Stdin, out, os.Stderr}, strings.Fields(line))
+		text, _ := os.ReadFile(path)
+		if err != nil || !strings.HasPrefix(string(text), want+"\n") {
+			t.Errorf("%s: %v, %q; want %q", line, err, text, want)
 		}
 	}
 }
