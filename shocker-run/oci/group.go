@@ -61,7 +61,7 @@ func (b *box) freezer(ctx context.Context, change func() error, from ...specs.Co
 }
 
 var updateFlags = []cli.Flag{
-	&cli.StringFlag{Name: "resources", Aliases: []string{"r"}, Usage: "`FILE` of linux.resources as JSON, - for stdin, in the place of other flags"},
+	&cli.StringFlag{Name: "resources", Aliases: []string{"r"}, Usage: "`FILE` of linux.resources as JSON, - for stdin, in the place of other flags; devices stay as they are"},
 	&cli.StringFlag{Name: "memory", Usage: "`BYTES` of memory at most, or with k, m, g; -1: no limit"},
 	&cli.StringFlag{Name: "memory-reservation", Usage: "`BYTES` of memory as a soft limit"},
 	&cli.StringFlag{Name: "memory-swap", Usage: "`BYTES` of memory and swap together at most"},
@@ -103,6 +103,10 @@ func (b *box) update(c *cli.Context, stdin *os.File) error {
 	if err != nil {
 		return err
 	}
+	// An engine that updates sends all resources of its config, in which neither
+	// the devices of every container are, nor what a hook allowed beside them.
+	// runc leaves them alone as well.
+	r.Devices = nil
 	b.dropVersion1(g.Group, r)
 	return g.Update(c.Context, r)
 }

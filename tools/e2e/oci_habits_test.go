@@ -121,6 +121,9 @@ func TestOCIHabits(t *testing.T) {
 			echo '{"memory":{"swappiness":20}}' | oci update -r - one; has | tail -n 1 | grep -cx -e 20 -e '.*left out'`,
 			"1\n1\n",
 		},
+		// An engine updates with all that its config says: the devices of every container stay.
+		habit{`oci run -d -b bundle one; jq '.linux.resources + {devices: [{allow: false, access: "rwm"}], pids: {limit: 77}}' bundle/config.json | oci update -r - one
+			cat /sys/fs/cgroup/pids/one/pids.max /sys/fs/cgroup/one/pids.max 2>/dev/null; oci exec one sh -c 'echo >/dev/null && echo null'`, "77\nnull\n"},
 		// What is inheritable is ambient as well, or another user would not have it.
 		habit{`edit '.process.capabilities.inheritable = ["CAP_CHOWN"] | .process.capabilities.bounding += ["CAP_CHOWN"]'; oci run -d -b bundle one
 			oci exec -u 1000 --cap CAP_CHOWN one grep -e CapEff -e CapAmb /proc/self/status | tr -s '\t0' ' '`, "CapEff: 1\nCapAmb: 1\n"},
