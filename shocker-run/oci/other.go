@@ -44,7 +44,7 @@ func (t *tool) otherCommands() []*cli.Command {
 	}
 }
 
-func (t *tool) writeSpec(path string, rootless bool) error {
+func (t *tool) writeSpec(path string, rootless bool) (retErr error) {
 	spec := example()
 	// On v1 a container sees the host's cgroups, as runc and docker have it.
 	var tree unix.Statfs_t
@@ -65,6 +65,11 @@ func (t *tool) writeSpec(path string, rootless bool) error {
 	if err != nil {
 		return err
 	}
+	defer func() {
+		if retErr != nil {
+			_ = os.Remove(path)
+		}
+	}()
 	_, err = f.Write(append(data, '\n'))
 	return errors.Join(err, f.Close())
 }

@@ -97,6 +97,7 @@ func TestOCIHabits(t *testing.T) {
 		habit{`oci run -d -b bundle one; for g in .. a/../../b nosuch whaaat:/ pids:../one; do oci exec --cgroup $g one true 2>err; echo $?; done; grep -c whaaat err; oci exec --cgroup / one echo in`, "255\n255\n255\n255\n255\n0\nin\n"},
 		// A new config has a cgroup namespace on v2 only.
 		habit{`mkdir new && oci spec -b new; jq '[.linux.namespaces[].type] | index("cgroup") != null' new/config.json >has; [ -e /sys/fs/cgroup/cgroup.controllers ] && echo true >want || echo false >want; cmp has want && echo as the host`, "as the host\n"},
+		habit{`mkdir full; mount -t tmpfs -o size=4k x full; echo >full/file; oci spec -b full; echo $?; ls full; umount full`, "1\nfile\n"},
 		// A rootless one has no other ids than the caller's, and runs.
 		habit{`mkdir -p rootless; ln -sfn ../bundle/rootfs rootless/rootfs; oci spec -b rootless --rootless; jq '.process.terminal = false | .process.args = ["id", "-u"]' rootless/config.json >c
 			mv c rootless/config.json; oci run -b rootless one; jq -c '[.linux.uidMappings[0].size, .linux.resources]' rootless/config.json; rm -r rootless`, "0\n[1,null]\n"},
