@@ -42,13 +42,21 @@ type kept struct {
 	Cgroup cgroup.Saved `json:"cgroup"`
 }
 
+// maxID is how many bytes an id has at most: it names a directory.
+const maxID = 255
+
 // checkID takes what runc takes.
 func checkID(id string) error {
 	other := strings.ContainsFunc(id, func(r rune) bool {
 		return (r < '0' || r > '9') && (r < 'A' || r > 'Z') && (r < 'a' || r > 'z') && !strings.ContainsRune("_+.-", r)
 	})
-	if len(id) == 0 || len(id) > 255 || other || id == "." || id == ".." {
+	switch {
+	case len(id) > maxID:
+		return fmt.Errorf("%w: %.20q... has %d characters: %d at most are taken", ErrInvalidID, id, len(id), maxID)
+	case len(id) == 0 || other:
 		return fmt.Errorf("%w: %q: letters, digits and _ + . - are taken", ErrInvalidID, id)
+	case id == "." || id == "..":
+		return fmt.Errorf("%w: %q means a directory", ErrInvalidID, id)
 	}
 	return nil
 }

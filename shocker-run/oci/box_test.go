@@ -16,4 +16,7 @@ func TestCheckID(t *testing.T) {
 			t.Errorf("checkID(%q) = %v; valid: %t", id, err, valid)
 		}
 	}
+	if err := checkID(strings.Repeat("a", 300)); !strings.Contains(err.Error(), "300 characters: 255 at most") {
+		t.Errorf("checkID of 300 letters = %v; want how many there can be", err)
+	}
 }

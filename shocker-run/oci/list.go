@@ -41,7 +41,7 @@ func (t *tool) listCommands() []*cli.Command {
 				if err := arguments(c, 0, 0); err != nil {
 					return err
 				}
-				if c.IsSet("root") { // a root that is mistyped is not empty
+				if t.root != "" && c.IsSet("root") { // a root that is mistyped is not empty
 					if _, err := os.Stat(t.root); err != nil {
 						return fmt.Errorf("list containers: %w", err)
 					}

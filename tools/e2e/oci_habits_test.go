@@ -104,7 +104,7 @@ func TestOCIHabits(t *testing.T) {
 		// Words that engines and suites look for.
 		habit{`program /nosuch; oci run -b bundle one 2>&1 | grep -o 'exec /nosuch: no such file or directory'`, "exec /nosuch: no such file or directory\n"},
 		habit{`rm -rf bundle/rootfs/proc; ln -s tmp bundle/rootfs/proc; oci run -b bundle one 2>&1 | grep -o 'must be mounted on ordinary directory'; rm bundle/rootfs/proc; mkdir bundle/rootfs/proc`, "must be mounted on ordinary directory\n"},
-		habit{`shocker-oci --root nosuch list -q 2>err || grep -o 'nosuch: does not exist' err`, "nosuch: does not exist\n"},
+		habit{`shocker-oci --root nosuch list -q 2>err || grep -o 'nosuch: does not exist' err; shocker-oci --root '' list 2>&1 | grep -o 'want a directory'`, "nosuch: does not exist\nwant a directory\n"},
 		// Who asks for the version wants nothing else.
 		habit{`program true; shocker-oci --root oci --version run -b bundle one | grep -c spec:; shocker-oci -v list | grep -c spec:; oci list -q`, "1\n1\n"},
 		// Help is where the flag is.
