@@ -90,7 +90,7 @@ func memory2(r *specs.LinuxResources) ([]value, error) {
 
 func checkMemory(limit, swap int64) error {
 	if limit < -1 {
-		return fmt.Errorf("%w: linux.resources.memory.limit: %d bytes", ErrInvalid, limit)
+		return fmt.Errorf("%w: linux.resources.memory.limit: %d bytes: want -1, which is no limit, or more", ErrInvalid, limit)
 	}
 	if swap < -1 || swap > 0 && limit > swap {
 		return fmt.Errorf("%w: linux.resources.memory.swap: %d bytes, of memory (%d) and swap together", ErrInvalid, swap, limit)

@@ -146,6 +146,29 @@ func TestAttributesRefused(t *testing.T) {
 	}
 }
 
+// TestUnknownNames: who writes a name that is none hears which there are.
+func TestUnknownNames(t *testing.T) {
+	for want, change := range map[string]func(*specs.Spec){
+		`namespace "net": want one of ["cgroup" "ipc" `:     func(s *specs.Spec) { s.Linux.Namespaces = []specs.LinuxNamespace{{Type: "net"}} },
+		`rootfsPropagation "none": want one of ["private" `: func(s *specs.Spec) { s.Linux.RootfsPropagation = "none" },
+		`rlimit "NOFILE": want one of setrlimit(2), such as RLIMIT_NOFILE`: func(s *specs.Spec) {
+			s.Process.Rlimits = []specs.POSIXRlimit{{Type: "NOFILE"}}
+		},
+		`policy "FIFO": want one of ["SCHED_BATCH" `:  func(s *specs.Spec) { s.Process.Scheduler = &specs.Scheduler{Policy: "FIFO"} },
+		`class "BE": want one of ["IOPRIO_CLASS_BE" `: func(s *specs.Spec) { s.Process.IOPriority = &specs.LinuxIOPriority{Class: "BE"} },
+		`domain "LINUX64": want one of ["LINUX" "LINUX32"]`: func(s *specs.Spec) {
+			s.Linux.Personality = &specs.LinuxPersonality{Domain: "LINUX64"}
+		},
+		`device /dev/x is of type "f": want c, u, b or p`: func(s *specs.Spec) { s.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/x", Type: "f"}} },
+	} {
+		spec := config("/", "true")
+		change(spec)
+		if err := check(spec); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v; want %s", err, want)
+		}
+	}
+}
+
 // What the kernel refuses names what was asked for.
 func TestHardLimit(t *testing.T) {
 	root := busyboxRoot(t)

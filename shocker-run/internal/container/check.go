@@ -3,8 +3,10 @@ package container
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -57,7 +59,7 @@ func checkLinux(linux *specs.Linux) error {
 		return err
 	}
 	if _, ok := rootPropagation[linux.RootfsPropagation]; !ok {
-		return fmt.Errorf("%w: linux.rootfsPropagation %q", ErrInvalid, linux.RootfsPropagation)
+		return fmt.Errorf("%w: linux.rootfsPropagation %q: want one of %q", ErrInvalid, linux.RootfsPropagation, knownOf(rootPropagation))
 	}
 	for _, p := range append(linux.MaskedPaths[:len(linux.MaskedPaths):len(linux.MaskedPaths)], linux.ReadonlyPaths...) {
 		if !path.IsAbs(p) || strings.ContainsRune(p, 0) {
@@ -83,12 +85,17 @@ func checkLinux(linux *specs.Linux) error {
 	return nil
 }
 
+// knownOf lists the values that a field can have, for who wrote another.
+func knownOf[K ~string, V any](values map[K]V) []K {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(values)), func(k K) bool { return k == "" })
+}
+
 // checkNamespaces checks the namespaces, and what needs one.
 func checkNamespaces(linux *specs.Linux) error {
 	paths := make(map[specs.LinuxNamespaceType]string)
 	for _, ns := range linux.Namespaces {
 		if _, ok := namespaceFlags[ns.Type]; !ok {
-			return fmt.Errorf("%w: namespace %q", ErrInvalid, ns.Type)
+			return fmt.Errorf("%w: namespace %q: want one of %q", ErrInvalid, ns.Type, knownOf(namespaceFlags))
 		}
 		if _, ok := paths[ns.Type]; ok {
 			return fmt.Errorf("%w: namespace %q appears twice", ErrInvalid, ns.Type)
@@ -150,7 +157,7 @@ func checkProcess(p *specs.Process) error {
 		}
 	}
 	if p.User.Umask != nil && *p.User.Umask > 0o777 {
-		return fmt.Errorf("%w: process.user.umask %#o", ErrInvalid, *p.User.Umask)
+		return fmt.Errorf("%w: process.user.umask %#o: want 0777 at most", ErrInvalid, *p.User.Umask)
 	}
 	return errors.Join(checkLimits(p), checkSchedule(p))
 }

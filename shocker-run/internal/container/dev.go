@@ -184,7 +184,7 @@ func parseDevice(d specs.LinuxDevice) (node, error) {
 	case "p":
 		n.kind = unix.S_IFIFO
 	default:
-		return node{}, fmt.Errorf("%w: device %s is of type %q", ErrInvalid, d.Path, d.Type)
+		return node{}, fmt.Errorf("%w: device %s is of type %q: want c, u, b or p", ErrInvalid, d.Path, d.Type)
 	}
 	if n.kind != unix.S_IFIFO {
 		if d.Major < 0 || d.Minor < 0 || d.Major > maxMajor || d.Minor > maxMinor {

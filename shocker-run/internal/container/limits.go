@@ -29,7 +29,7 @@ func checkLimits(p *specs.Process) error {
 	for _, l := range p.Rlimits {
 		name, ok := strings.CutPrefix(l.Type, "RLIMIT_")
 		if _, known := rlimits[name]; !ok || !known {
-			return fmt.Errorf("%w: rlimit %q", ErrInvalid, l.Type)
+			return fmt.Errorf("%w: rlimit %q: want one of setrlimit(2), such as RLIMIT_NOFILE", ErrInvalid, l.Type)
 		}
 		if seen[name] {
 			return fmt.Errorf("%w: rlimit %s appears twice", ErrInvalid, l.Type)

@@ -111,7 +111,7 @@ func (m *mounts) plan(list []specs.Mount, devices []specs.LinuxDevice) error {
 	}
 	for _, mnt := range list {
 		if len(split(mnt.Destination)) == 0 {
-			return fmt.Errorf("%w: mount on %q", ErrInvalid, mnt.Destination)
+			return fmt.Errorf("%w: mount on %q: want a place below the root", ErrInvalid, mnt.Destination)
 		}
 	}
 	for _, mnt := range list {

@@ -36,7 +36,7 @@ func parseScheduler(s *specs.Scheduler) (*unix.SchedAttr, error) {
 	realtime := s.Policy == specs.SchedFIFO || s.Policy == specs.SchedRR
 	switch {
 	case !ok:
-		return nil, fmt.Errorf("%w: process.scheduler.policy %q", ErrInvalid, s.Policy)
+		return nil, fmt.Errorf("%w: process.scheduler.policy %q: want one of %q", ErrInvalid, s.Policy, knownOf(schedulerPolicies))
 	case s.Nice < -20 || s.Nice > 19:
 		return nil, fmt.Errorf("%w: process.scheduler.nice %d: want -20 to 19", ErrInvalid, s.Nice)
 	case s.Priority != 0 && !realtime:
@@ -53,7 +53,7 @@ func parseScheduler(s *specs.Scheduler) (*unix.SchedAttr, error) {
 	for _, name := range s.Flags {
 		flag, ok := schedulerFlags[name]
 		if !ok {
-			return nil, fmt.Errorf("%w: process.scheduler flag %q", ErrInvalid, name)
+			return nil, fmt.Errorf("%w: process.scheduler flag %q: want one of %q", ErrInvalid, name, knownOf(schedulerFlags))
 		}
 		a.Flags |= flag
 	}
@@ -68,7 +68,7 @@ var ioClasses = map[specs.IOPriorityClass]int{
 func parseIOPriority(p *specs.LinuxIOPriority) (int, error) {
 	class, ok := ioClasses[p.Class]
 	if !ok {
-		return 0, fmt.Errorf("%w: process.ioPriority.class %q", ErrInvalid, p.Class)
+		return 0, fmt.Errorf("%w: process.ioPriority.class %q: want one of %q", ErrInvalid, p.Class, knownOf(ioClasses))
 	}
 	if p.Priority < 0 || p.Priority > 7 {
 		return 0, fmt.Errorf("%w: process.ioPriority.priority %d: want 0 to 7", ErrInvalid, p.Priority)

@@ -53,7 +53,7 @@ func sysctlPath(key string) string {
 func checkSysctl(key string, n *namespaces) error {
 	path := sysctlPath(key)
 	if path == "" || strings.HasPrefix(path, "/") || strings.Contains("/"+path+"/", "/../") {
-		return fmt.Errorf("%w: sysctl %q", ErrInvalid, key)
+		return fmt.Errorf("%w: sysctl %q: want a name such as net.ipv4.ip_forward", ErrInvalid, key)
 	}
 	flag := 0
 	switch {

@@ -17,10 +17,10 @@ var personalities = map[specs.LinuxPersonalityDomain]int{specs.PerLinux: 0, spec
 func parsePersonality(p *specs.LinuxPersonality) (int, error) {
 	domain, ok := personalities[p.Domain]
 	if !ok {
-		return 0, fmt.Errorf("%w: linux.personality.domain %q", ErrInvalid, p.Domain)
+		return 0, fmt.Errorf("%w: linux.personality.domain %q: want one of %q", ErrInvalid, p.Domain, knownOf(personalities))
 	}
 	if len(p.Flags) > 0 {
-		return 0, fmt.Errorf("%w: linux.personality flag %q", ErrInvalid, p.Flags[0])
+		return 0, fmt.Errorf("%w: linux.personality flag %q: there are none yet", ErrInvalid, p.Flags[0])
 	}
 	return domain, nil
 }
