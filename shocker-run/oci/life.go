@@ -219,6 +219,10 @@ func writePidFile(path string, pid int) error {
 	if path == "" {
 		return nil
 	}
+	// A file is replaced. /dev/null would be, for all of the host.
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("write the pid file: %s is a device, a pipe or a directory, which is not replaced: want a file", path)
+	}
 	// An engine that waits for the file must not read half of it, and nobody can
 	// lay a link in its way.
 	if err := sys.WriteFile(path, fmt.Append(nil, pid), 0o644, false); err != nil {

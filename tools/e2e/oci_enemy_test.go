@@ -43,16 +43,18 @@ func TestOCIRoots(t *testing.T) {
 	})
 }
 
-// TestOCIPidFile: it replaces what is there, and follows no link that somebody
-// has laid in its way.
+// TestOCIPidFile: it replaces a file that is there and nothing else, and follows
+// no link that somebody has laid in its way.
 func TestOCIPidFile(t *testing.T) {
 	onOCI(t, func(t *testing.T, h *testkit.Host, oci func(string) testkit.Result) {
 		for make, want := range map[string]string{
 			`:`:                           "written\n",
-			`mkfifo pids/one`:             "written\n",
+			`mkfifo pids/one`:             "want a file\n",
 			`ln -s ../victim pids/one`:    "written\n",
-			`mknod pids/one c 1 3`:        "written\n",
-			`mkdir pids/one`:              "file exists\n",
+			`mknod pids/one c 1 3`:        "want a file\n",
+			`mkdir pids/one`:              "want a file\n",
+			`ln -s /dev/null pids/one`:    "want a file\n",
+			`: >pids/one`:                 "written\n",
 			`rmdir pids`:                  "does not exist\n",
 			`mount -t tmpfs -o ro x pids`: "read-only file system\n",
 			`for i in $(seq $$ $(($$ + 400))); do ln -s ../victim pids/.one.$i; done`: "written\n",
