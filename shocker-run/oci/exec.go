@@ -29,7 +29,7 @@ func (t *tool) execCommands() []*cli.Command {
 			&cli.StringFlag{Name: "pid-file", Usage: "write the pid of the process to `FILE`"},
 			&cli.StringFlag{Name: "pidfd-socket", Usage: "send a pidfd of the process to the unix socket at `PATH`"},
 			&cli.BoolFlag{Name: "tty", Aliases: []string{"t"}, Usage: "give it a terminal"},
-			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "`UID[:GID]`"},
+			&cli.StringFlag{Name: "user", Aliases: []string{"u"}, Usage: "run it as `UID[:GID]`, which are numbers"},
 			&cli.Int64SliceFlag{Name: "additional-gids", Aliases: []string{"g"}, Usage: "further groups: `GID`"},
 			&cli.StringFlag{Name: "cwd", Usage: "working directory `DIR`"},
 			&cli.StringSliceFlag{Name: "env", Aliases: []string{"e"}, KeepSpace: true, Usage: "`NAME=VALUE`, beside the container's"},
