@@ -375,6 +375,12 @@ func (b *box) alive() (specs.ContainerState, error) {
 func (b *box) options() container.Options {
 	return container.Options{
 		ID: b.ID, Bundle: b.Bundle, HoldIn: b.dir,
-		Warn: func(err error) { b.tool.log.warn(err.Error()) },
+		Warn: func(err error) {
+			if errors.Is(err, container.ErrByHabit) {
+				b.tool.log.note(err.Error())
+				return
+			}
+			b.tool.log.warn(err.Error())
+		},
 	}
 }

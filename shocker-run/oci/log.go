@@ -68,9 +68,15 @@ func (l *logger) debugf(format string, a ...any) {
 func (l *logger) warn(msg string) {
 	if l.w == nil {
 		l.say(msg)
-		return
 	}
-	l.write("warning", msg)
+	l.note(msg)
+}
+
+// note warns in the log alone, and nobody if there is none.
+func (l *logger) note(msg string) {
+	if l.w != nil {
+		l.write("warning", msg)
+	}
 }
 
 // say warns whoever looks at stderr.

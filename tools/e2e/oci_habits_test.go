@@ -109,11 +109,13 @@ func TestOCIHabits(t *testing.T) {
 		habit{`program true; shocker-oci --root oci --version run -b bundle one | grep -c spec:; shocker-oci -v list | grep -c spec:; oci list -q`, "1\n1\n"},
 		// Help is where the flag is.
 		habit{`oci update --cpu-shares 5 one 2>&1 | grep -o 'see .*'; oci --nosuch 2>&1 | grep -o 'see .*'`, "see shocker-oci update --help)\nsee shocker-oci --help)\n"},
-		// Warnings are seen where no log is asked for.
+		// Warnings are seen where no log is asked for, but for what buildah asks of each RUN.
 		habit{
-			`edit '.process.capabilities.ambient = ["CAP_KILL"] | .process.capabilities.bounding += ["CAP_NOSUCH"]'; program true
-			shocker-oci --root oci run -b bundle one 2>&1 | sed 's/: .*: /: /; s/[a-z]*er-oci/oci/'; oci run -b bundle one 2>&1; grep -c '"warning"' log`,
-			"oci: [\"CAP_NOSUCH\"]\noci: only what is permitted and inheritable can be ambient\n2\n",
+			`edit '.process.capabilities.ambient = ["CAP_KILL"] | .process.capabilities.bounding += ["CAP_NOSUCH"]
+				| .mounts += [{destination: "/z", type: "bind", source: "'$PWD'", options: ["bind", "z", "U"]}, {destination: "/y", type: "bind", source: "'$PWD'", options: ["bind", "z", "nosuidd"]}]'
+			program true
+			shocker-oci --root oci run -b bundle one 2>&1 | sed 's/ are .*: / /; s/[a-z]*er-oci/oci/'; oci run -b bundle one 2>&1; grep -c '"warning"' log; grep -c 'left out"' log`,
+			"oci: warning: capabilities that [\"CAP_NOSUCH\"]\noci: warning: options [\"z\" \"nosuidd\"] mean nothing to the bind mount on /y\n4\n2\n",
 		},
 		// What only cgroup v1 has is left out on v2, with a warning.
 		habit{

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -14,6 +15,10 @@ import (
 // isBind says whether a mount is one (config.md, "Mounts").
 func isBind(mnt specs.Mount, o *mountOptions) bool { return o.bind || mnt.Type == "bind" }
 
+// engineOptions are options of a volume that an engine has followed itself, by
+// SELinux labels or owners, and hands down all the same.
+var engineOptions = []string{"z", "Z", "U"}
+
 // bind copies a tree of the host. As the parent does that, no flag of a mount
 // is locked, as it would be in a user namespace.
 func (m *mounts) bind(a *attachment, mnt specs.Mount, o *mountOptions) (err error) {
@@ -21,7 +26,11 @@ func (m *mounts) bind(a *attachment, mnt specs.Mount, o *mountOptions) (err erro
 		return fmt.Errorf("%w: a bind mount without a source", ErrInvalid)
 	}
 	if len(o.data) > 0 {
-		m.warn(fmt.Errorf("options %q mean nothing to the bind mount on %s", o.data, mnt.Destination))
+		err := fmt.Errorf("options %q mean nothing to the bind mount on %s", o.data, mnt.Destination)
+		if !slices.ContainsFunc(o.data, func(option string) bool { return !slices.Contains(engineOptions, option) }) {
+			err = fmt.Errorf("%w: %w", err, ErrByHabit)
+		}
+		m.warn(err)
 	}
 	a.bind, a.unbindable = true, o.propagation == unix.MS_UNBINDABLE
 	if o.propagationRec {

@@ -110,7 +110,7 @@ func (c *Container) capabilities(userns bool) (err error) {
 		c.warn(fmt.Errorf("capabilities that are unknown or not to be had are left out: %q", refused))
 	}
 	if err == nil && s.caps.unraised != 0 {
-		c.warn(fmt.Errorf("can't raise ambient capability %s: only what is permitted and inheritable can be ambient", capList(s.caps.unraised)))
+		c.warn(fmt.Errorf("can't raise ambient capability %s: only what is permitted and inheritable can be ambient: %w", capList(s.caps.unraised), ErrByHabit))
 	}
 	return err
 }

@@ -20,6 +20,9 @@ var (
 	// ErrUnsafeMount is a mount whose place in the image is a symbolic link
 	// that could lead elsewhere.
 	ErrUnsafeMount = errors.New("must be mounted on ordinary directory")
+	// ErrByHabit is what engines ask for whether it can be had or not. It is worth
+	// a line in a log; on stderr it would stand in what the program prints.
+	ErrByHabit = errors.New("left out")
 	// ErrGone is a container whose process is no longer there.
 	ErrGone = errors.New("not running")
 )
