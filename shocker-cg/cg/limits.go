@@ -1,15 +1,16 @@
 package cg
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
 	"strconv"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 
 	"shocker.sh/lib/applet"
+	"shocker.sh/lib/cgroup/resources"
 	"shocker.sh/lib/record"
 )
 
@@ -161,30 +162,17 @@ const maxPids = 4 << 20
 const maxBytes = 1 << 53
 
 func parseMemory(s string) (int64, error) {
-	number, unit := s, int64(1e6)
-	if i := len(s) - 1; i >= 0 {
-		switch strings.ToLower(s[i:]) {
-		case "b":
-			number, unit = s[:i], 1
-		case "k":
-			number, unit = s[:i], 1<<10
-		case "m":
-			number, unit = s[:i], 1<<20
-		case "g":
-			number, unit = s[:i], 1<<30
-		}
-	}
 	if s == "-1" || s == "0" {
 		return -1, nil
 	}
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n <= 0 {
-		return 0, fmt.Errorf("%w: not an amount of memory such as 512 (MB), 64m or 2g", ErrLimit)
-	}
-	if n > maxBytes/unit {
+	n, err := resources.ParseBytes(s, 1e6)
+	switch {
+	case errors.Is(err, resources.ErrTooManyBytes), n > maxBytes:
 		return 0, fmt.Errorf("%w: more than 2^53 bytes", ErrLimit)
+	case err != nil, n == 0:
+		return 0, fmt.Errorf("%w: not an amount of memory such as 512 (MB), 64m or 1.5g", ErrLimit)
 	}
-	return n * unit, nil
+	return n, nil
 }
 
 // cpuPeriod in which a quota counts, in microseconds.

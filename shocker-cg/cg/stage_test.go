@@ -85,6 +85,7 @@ func TestFlags(t *testing.T) {
 		{"--memory 64m", `"memory":{"limit":67108864}`},
 		{"--memory 65536K", `"memory":{"limit":67108864}`},
 		{"--memory 1g", `"memory":{"limit":1073741824}`},
+		{"--memory 1.5GiB", `"memory":{"limit":1610612736}`},
 		{"-m 8192000b", `"memory":{"limit":8192000}`},
 		{"--memory -1", `"memory":{"limit":-1}`},
 		{"--pids-limit 0", `"pids":{"limit":-1}`},

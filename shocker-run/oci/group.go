@@ -62,7 +62,7 @@ func (b *box) freezer(ctx context.Context, change func() error, from ...specs.Co
 
 var updateFlags = []cli.Flag{
 	&cli.StringFlag{Name: "resources", Aliases: []string{"r"}, Usage: "`FILE` of linux.resources as JSON, - for stdin, in the place of other flags; devices stay as they are"},
-	&cli.StringFlag{Name: "memory", Usage: "`BYTES` of memory at most, or with k, m, g; -1: no limit"},
+	&cli.StringFlag{Name: "memory", Usage: "`BYTES` of memory at most, or with k, m, g, t; -1: no limit"},
 	&cli.StringFlag{Name: "memory-reservation", Usage: "`BYTES` of memory as a soft limit"},
 	&cli.StringFlag{Name: "memory-swap", Usage: "`BYTES` of memory and swap together at most"},
 	&cli.StringFlag{Name: "kernel-memory", Hidden: true},     // no kernel has it any more
@@ -135,9 +135,12 @@ func asked(c *cli.Context, stdin *os.File) (*specs.LinuxResources, error) {
 		if !c.IsSet(flag) {
 			continue
 		}
-		n, err := parseBytes(c.String(flag))
-		if err != nil {
-			return nil, applet.Usagef("--%s: %w", flag, err)
+		text, n := c.String(flag), int64(-1)
+		if text != "-1" {
+			var err error
+			if n, err = resources.ParseBytes(text, 1); err != nil {
+				return nil, applet.Usagef("--%s %q: %w", flag, text, err)
+			}
 		}
 		*to = &n
 	}

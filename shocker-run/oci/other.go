@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -127,22 +126,4 @@ func own(spec *specs.Spec, uid, gid int) {
 	for i, m := range spec.Mounts {
 		spec.Mounts[i].Options = slices.DeleteFunc(m.Options, func(o string) bool { return strings.HasPrefix(o, "gid=") })
 	}
-}
-
-// parseBytes reads an amount as engines give it: bytes, or with a unit of
-// 1024.
-func parseBytes(s string) (int64, error) {
-	if s == "-1" {
-		return -1, nil
-	}
-	number, shift := strings.TrimSuffix(strings.ToLower(s), "b"), 0
-	if i := strings.IndexAny(number, "kmgt"); i >= 0 && i == len(number)-1 {
-		shift = 10 * (1 + strings.IndexByte("kmgt", number[i]))
-		number = number[:i]
-	}
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n < 0 || n > (1<<63-1)>>shift {
-		return 0, fmt.Errorf("%q is not an amount such as 1073741824, 1024m or 1g", s)
-	}
-	return n << shift, nil
 }
