@@ -11,10 +11,10 @@ import (
 )
 
 // A child is a copy of our process, and /proc/PID/exe of it is our program, on
-// the host. Where root inside is root outside, whoever brings it to execute
-// that once more from within the container (an image whose program begins with
-// "#!/proc/self/exe") holds a descriptor of it, and can write to it as soon as
-// nobody executes it any more (CVE-2019-5736). So the child first executes a
+// the host. Where somebody inside can be its owner outside, whoever brings it to
+// execute that once more from within the container (an image whose program begins
+// with "#!/proc/self/exe") holds a descriptor of it, and can write to it as soon
+// as nobody executes it any more (CVE-2019-5736). So the child first executes a
 // program that is nothing but the stub, in a sealed file that has no name:
 //
 //	child of P                            the stub's program

@@ -39,7 +39,8 @@
 //	                             ◀── end of file, or the step ──────────  execve: the program is pid 1
 //	hooks poststart; state is "running"
 //
-// Without namespaces to join there is no C1: the first clone is C2. The order
+// Without namespaces to join, and without our program to get rid of before a user
+// namespace is made (holdProgram), there is no C1: the first clone is C2. The order
 // has reasons: a cgroup namespace shows what was joined before it; the root
 // lies in a directory that only the host's root passes; a proc of another
 // user namespace's pid namespace cannot be mounted; /dev/mqueue would belong

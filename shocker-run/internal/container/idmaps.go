@@ -2,8 +2,10 @@ package container
 
 import (
 	"fmt"
+	"os"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // idMaps are the id mappings of the container's user namespace; without any
@@ -32,11 +34,25 @@ func mapID(maps []specs.LinuxIDMapping, id uint32) (uint32, bool) {
 }
 
 // holds says whether a uid of the host is one of the container's.
-func (m idMaps) holds(hostUID uint32) bool {
-	for _, u := range m.uids {
-		if hostUID >= u.HostID && hostUID-u.HostID < u.Size {
+func (m idMaps) holds(hostUID uint32) bool { return holds(m.uids, hostUID) }
+
+func holds(maps []specs.LinuxIDMapping, hostID uint32) bool {
+	for _, m := range maps {
+		if hostID >= m.HostID && hostID-m.HostID < m.Size {
 			return true
 		}
 	}
-	return len(m.uids) == 0
+	return len(maps) == 0
+}
+
+// holdProgram says whether somebody in the container can be the owner of our
+// program, or of its group, and so could overwrite it (CVE-2019-5736): without a
+// user namespace, and in one whose mappings have that id.
+func (m idMaps) holdProgram() (bool, error) {
+	const program = "/proc/self/exe"
+	var st unix.Stat_t
+	if err := unix.Stat(program, &st); err != nil {
+		return false, &os.PathError{Op: "stat", Path: program, Err: err}
+	}
+	return holds(m.uids, st.Uid) || holds(m.gids, st.Gid), nil
 }

@@ -249,6 +249,49 @@ func TestPod(t *testing.T) {
 	}
 }
 
+// Whoever can be the owner of our program in the container must not find it
+// there: "#!/proc/self/exe" would execute it (CVE-2019-5736).
+func TestProgramIsShed(t *testing.T) {
+	root := busyboxRoot(t)
+	ours, err := os.Stat("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := []specs.LinuxIDMapping{{ContainerID: 0, HostID: firstID, Size: 1000}, {ContainerID: 1000, HostID: 0, Size: 1}}
+	joined := pinned(t, owner, unix.CLONE_NEWUSER)[0]
+	for name, change := range map[string]func(*specs.Spec){
+		"no user namespace":  withoutUser,
+		"root is ours":       func(s *specs.Spec) { s.Linux.UIDMappings[0].HostID = 0 },
+		"another user is":    func(s *specs.Spec) { s.Linux.UIDMappings, s.Linux.GIDMappings = owner, owner },
+		"the group is":       func(s *specs.Spec) { s.Linux.GIDMappings = owner },
+		"a joined namespace": func(s *specs.Spec) { setPath(s, specs.UserNamespace, joined); s.Linux.UIDMappings = nil },
+	} {
+		spec := config(root, "sh", "-c", "echo $$; id -u")
+		change(spec)
+		null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := Create(t.Context(), spec, Options{ID: "test", Bundle: t.TempDir(), MapRoot: true, Stdio: [3]*os.File{null, null, null}})
+		null.Close()
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		theirs, err := os.Stat(fmt.Sprintf("/proc/%d/exe", c.Pid()))
+		if err != nil || os.SameFile(ours, theirs) {
+			t.Errorf("%s: the container's process is our program, %v", name, err)
+		}
+		if err := c.Kill(); err != nil {
+			t.Error(err)
+		}
+		c.Close()
+		if got := sh(t, spec, "echo $$; id -u; stat -c %u /dev/null"); got != "1\n0\n0" {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
+}
+
 // withoutMounts takes the mount namespace out of a config.
 func withoutMounts(spec *specs.Spec) {
 	spec.Linux.Namespaces = slices.DeleteFunc(spec.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.MountNamespace })

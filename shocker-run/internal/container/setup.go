@@ -24,7 +24,11 @@ func (c *Container) clone() error {
 	b.root = s.tree
 	const born = unix.CLONE_NEWUSER | unix.CLONE_NEWPID
 	first := spawn.Options{Flags: uint64(s.ns.create & born)}
-	if len(s.ns.join) > 0 {
+	if first.Shed, err = s.maps.holdProgram(); err != nil {
+		t.Close()
+		return err
+	}
+	if len(s.ns.join) > 0 || first.Shed && s.ns.create&unix.CLONE_NEWUSER != 0 {
 		if err := c.join(b); err != nil {
 			t.Close()
 			return err
@@ -49,8 +53,6 @@ func (c *Container) clone() error {
 		t.Close()
 		return err
 	}
-	// Root that is the host's could overwrite our program (CVE-2019-5736).
-	first.Shed = !s.ns.own(unix.CLONE_NEWUSER)
 	if c.proc, err = t.Start(first); err != nil {
 		t.Close()
 	}
