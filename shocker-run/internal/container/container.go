@@ -138,6 +138,7 @@ type setup struct {
 	root *os.File // the root's directory, as the parent sees it
 	tree *os.File // a copy of its mount, that becomes the container's root
 	idmp bool     // tree is still to be id-mapped
+	shed bool     // the process executes the stub first: see holdProgram
 	m    *mounts
 	mask []mask
 	home *os.File // the host's mount namespace, if it is the container's
@@ -402,6 +403,9 @@ func (c *Container) furnish() error {
 			return err
 		}
 	}
+	if err := c.checkMappings(pid); err != nil {
+		return err
+	}
 	if err := setTimeOffsets(pid, c.spec.Linux.TimeOffsets); err != nil {
 		return err
 	}
@@ -432,6 +436,25 @@ func (c *Container) furnish() error {
 		}
 	}
 	return nil
+}
+
+// checkMappings refuses mappings of the config by which our program is no danger, if
+// those of the user namespace that it names say otherwise.
+func (c *Container) checkMappings(pid int) error {
+	s := c.setup
+	user := s.ns.joins(unix.CLONE_NEWUSER)
+	if user == nil || s.shed {
+		return nil
+	}
+	uids, gids, err := spawn.MappingsOf(pid)
+	if err != nil {
+		return err
+	}
+	held, err := idMaps{uids, gids}.holdProgram()
+	if held && err == nil {
+		err = fmt.Errorf("%w: the user namespace %s has other mappings than the config", ErrInvalid, user.Name())
+	}
+	return err
 }
 
 func (c *Container) mapRoot(pid int) error {

@@ -290,6 +290,11 @@ func TestProgramIsShed(t *testing.T) {
 			t.Errorf("%s: %q", name, got)
 		}
 	}
+	spec := config(root, "true")
+	setPath(spec, specs.UserNamespace, joined)
+	if _, err := run(t, spec, nil); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a joined namespace with other mappings than the config's: %v; want %v", err, ErrInvalid)
+	}
 }
 
 // withoutMounts takes the mount namespace out of a config.

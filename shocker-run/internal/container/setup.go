@@ -24,11 +24,12 @@ func (c *Container) clone() error {
 	b.root = s.tree
 	const born = unix.CLONE_NEWUSER | unix.CLONE_NEWPID
 	first := spawn.Options{Flags: uint64(s.ns.create & born)}
-	if first.Shed, err = s.maps.holdProgram(); err != nil {
+	if s.shed, err = s.maps.holdProgram(); err != nil {
 		t.Close()
 		return err
 	}
-	if len(s.ns.join) > 0 || first.Shed && s.ns.create&unix.CLONE_NEWUSER != 0 {
+	first.Shed = s.shed
+	if len(s.ns.join) > 0 || s.shed && s.ns.create&unix.CLONE_NEWUSER != 0 {
 		if err := c.join(b); err != nil {
 			t.Close()
 			return err
