@@ -12,8 +12,11 @@ import (
 	"shocker.sh/lib/spawn"
 )
 
+// bound is the kind of a mount that is a copy of a tree, of the host or inner.
+const bound = "bind"
+
 // isBind says whether a mount is one (config.md, "Mounts").
-func isBind(mnt specs.Mount, o *mountOptions) bool { return o.bind || mnt.Type == "bind" }
+func isBind(mnt specs.Mount, o *mountOptions) bool { return o.bind || mnt.Type == bound }
 
 // engineOptions are options of a volume that an engine has followed itself, by
 // SELinux labels or owners, and hands down all the same.
@@ -32,7 +35,8 @@ func (m *mounts) bind(a *attachment, mnt specs.Mount, o *mountOptions) (err erro
 		}
 		m.warn(err)
 	}
-	a.bind, a.unbindable = true, o.propagation == unix.MS_UNBINDABLE
+	a.kind = bound // whatever type the config gives it
+	a.unbindable = o.propagation == unix.MS_UNBINDABLE
 	if o.propagationRec {
 		a.unbindableRec = unix.AT_RECURSIVE
 	}

@@ -120,7 +120,7 @@ func (b *builder) mounts(m *mounts) (proc, pts any) {
 			continue
 		}
 		at := b.inPlace(a.place, len(a.place.elems), unix.O_PATH)
-		renew := a.bind && a.inner == nil && !a.file && !m.ns.own(unix.CLONE_NEWUSER)
+		renew := a.kind == bound && a.inner == nil && !a.file && !m.ns.own(unix.CLONE_NEWUSER)
 		if a.tree != nil && a.kind == "tmpfs" {
 			if renew = !copies(a.tree); !renew {
 				tree = b.copyMount(a.dest, a.tree)

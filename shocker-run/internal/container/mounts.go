@@ -21,7 +21,7 @@ import (
 // namespaces (proc, tmpfs, mqueue ...) its own process makes.
 type attachment struct {
 	dest  string // as in the record, for messages
-	kind  string // proc, devpts ...
+	kind  string // proc, devpts ..., bound
 	place *place
 	tree  *os.File // made by the parent, or nil
 	file  bool     // a single file
@@ -34,8 +34,7 @@ type attachment struct {
 	// readonly is a tmpfs that is made read-only once all that belongs on it
 	// is there: places of later mounts, device nodes, the working directory.
 	readonly bool
-	bind     bool   // a copy of a tree, of the host or inner
-	inner    *inner // nil: of the host
+	inner    *inner // a bind mount's source, nil: of the host
 	// unbindable is a bind mount that is made so in its place, since it could
 	// not be copied then; unbindableRec is AT_RECURSIVE if all below it is, too.
 	unbindable    bool

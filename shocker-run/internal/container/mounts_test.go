@@ -480,6 +480,29 @@ func TestBindOfEarlierMounts(t *testing.T) {
 	}
 }
 
+// A bind mount is one whatever its type says. No sysctl is written into it, and no
+// device is made in it.
+func TestBindOfAnyType(t *testing.T) {
+	root := busyboxRoot(t)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "sys/kernel/msgmax")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte("the host's"), 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	spec := config(root)
+	withoutUser(spec)
+	spec.Linux.Sysctl = map[string]string{"kernel.msgmax": "4242"}
+	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/p", Type: "proc", Source: dir, Options: []string{"bind"}})
+	if got := sh(t, spec, "cat /proc/sys/kernel/msgmax /p/sys/kernel/msgmax"); got != "4242\nthe host's" {
+		t.Errorf("the sysctl, and the file: %q", got)
+	}
+	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: "/t", Type: "tmpfs", Source: dir, Options: []string{"bind"}})
+	spec.Linux.Devices = []specs.LinuxDevice{{Path: "/t/pipe", Type: "p"}}
+	if _, err := run(t, spec, nil); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a device in it: %v; want %v", err, ErrInvalid)
+	}
+}
+
 // TestSwappedPlace: what was a directory when the parent looked becomes a link
 // before the process mounts there, or makes its working directory
 // (CVE-2021-30465, CVE-2023-27561). Nothing is done where it leads.
