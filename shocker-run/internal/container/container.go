@@ -310,10 +310,13 @@ func (c *Container) prepare() (err error) {
 			return err
 		}
 	}
-	if c.o.OpenNet {
-		if s.openNet, err = s.ns.apart(unix.CLONE_NEWNET); err != nil {
-			return err
-		}
+	apart, err := s.ns.apart(unix.CLONE_NEWNET)
+	if err != nil {
+		return err
+	}
+	s.openNet = c.o.OpenNet && apart
+	if len(linux.NetDevices) > 0 && !apart {
+		return fmt.Errorf("%w: netDevices without a network namespace of its own to move them to", ErrInvalid)
 	}
 	if err := c.openRoot(); err != nil {
 		return err

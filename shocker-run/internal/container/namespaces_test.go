@@ -360,7 +360,7 @@ func TestNoPivot(t *testing.T) {
 }
 
 // TestHostByPath: a namespace that is named by its path can be the host's own, for
-// which no sysctl is set.
+// which no sysctl and no name is set.
 func TestHostByPath(t *testing.T) {
 	root := busyboxRoot(t)
 	// Ports that are not for all users stay so.
@@ -404,6 +404,33 @@ func TestHostByPath(t *testing.T) {
 				if err := sys.WriteKernel(file, string(before)); err != nil {
 					t.Error(err)
 				}
+			}
+		}
+	}
+	for file, change := range map[string]func(s *specs.Spec, name string){
+		"/proc/sys/kernel/hostname":   func(s *specs.Spec, name string) { s.Hostname = name },
+		"/proc/sys/kernel/domainname": func(s *specs.Spec, name string) { s.Hostname, s.Domainname = "", name },
+	} {
+		before, err := sys.ReadKernel(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec := config(root, "true")
+		withoutUser(spec)
+		setPath(spec, specs.UTSNamespace, "/proc/self/ns/uts")
+		change(spec, strings.TrimSpace(string(before)))
+		if _, err := run(t, spec, nil); err != nil {
+			t.Errorf("%s as it is: %v", file, err)
+		}
+		change(spec, "taken")
+		if _, err := run(t, spec, nil); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s of the host's own namespace: %v; want %v", file, err, ErrInvalid)
+		}
+		after, err := sys.ReadKernel(file)
+		if err != nil || string(after) != string(before) {
+			t.Errorf("%s was %q and is %q, %v", file, before, after, err)
+			if err := sys.WriteKernel(file, string(before)); err != nil {
+				t.Error(err)
 			}
 		}
 	}

@@ -15,12 +15,6 @@ import (
 
 // checkNetDevices checks linux.netDevices (config-linux.md, "Network Devices").
 func checkNetDevices(linux *specs.Linux) error {
-	if len(linux.NetDevices) == 0 {
-		return nil
-	}
-	if !slices.ContainsFunc(linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace }) {
-		return fmt.Errorf("%w: netDevices without a network namespace to move them to", ErrInvalid)
-	}
 	names := make(map[string]bool)
 	for host, d := range linux.NetDevices {
 		name := d.Name

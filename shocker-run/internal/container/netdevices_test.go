@@ -88,6 +88,10 @@ func TestNetDevicesRefused(t *testing.T) {
 			s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"dmy0": {}}
 			s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.NetworkNamespace })
 		}, ErrInvalid},
+		"the host's": {func(s *specs.Spec) {
+			s.Linux.NetDevices = map[string]specs.LinuxNetDevice{"dmy0": {Name: "renamed"}}
+			setPath(s, specs.NetworkNamespace, "/proc/thread-self/ns/net")
+		}, ErrInvalid},
 	} {
 		spec := config(root, "true")
 		test.change(spec)

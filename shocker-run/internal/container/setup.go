@@ -188,19 +188,33 @@ func (c *Container) finish(b *builder) error {
 	return nil
 }
 
-// names sets the names of the host.
+// names sets the names of the host. A namespace that is named by its path can be the
+// one that we are in, as in a pod that has the host's: it has its name already.
 func (c *Container) names(b *builder) error {
+	ns := c.setup.ns
+	apart, err := ns.apart(unix.CLONE_NEWUTS)
+	if err != nil {
+		return err
+	}
+	var now unix.Utsname
+	if err := unix.Uname(&now); err != nil {
+		return os.NewSyscallError("uname", err)
+	}
 	for _, n := range []struct {
 		what, name string
+		now        []byte
 		nr         uintptr
-	}{{"hostname", c.spec.Hostname, unix.SYS_SETHOSTNAME}, {"domainname", c.spec.Domainname, unix.SYS_SETDOMAINNAME}} {
-		if n.name == "" {
-			continue
+	}{
+		{"hostname", c.spec.Hostname, now.Nodename[:], unix.SYS_SETHOSTNAME},
+		{"domainname", c.spec.Domainname, now.Domainname[:], unix.SYS_SETDOMAINNAME},
+	} {
+		switch {
+		case n.name == "":
+		case apart:
+			b.Call("set "+n.what+" "+n.name, n.nr, n.name, len(n.name))
+		case !ns.own(unix.CLONE_NEWUTS) || n.name != unix.ByteSliceToString(n.now):
+			return fmt.Errorf("%w: a %s without a uts namespace of its own would rename the host", ErrInvalid, n.what)
 		}
-		if !c.setup.ns.own(unix.CLONE_NEWUTS) {
-			return fmt.Errorf("%w: a %s without a uts namespace would rename the host", ErrInvalid, n.what)
-		}
-		b.Call("set "+n.what+" "+n.name, n.nr, n.name, len(n.name))
 	}
 	return nil
 }
