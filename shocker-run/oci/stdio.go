@@ -3,6 +3,7 @@ package oci
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strconv"
 	"time"
@@ -92,25 +93,40 @@ func (s *stdio) preserve(n int) error {
 	}
 	if list := os.Getenv("LISTEN_FDS"); list != "" {
 		var err error
-		if s.sockets, err = strconv.Atoi(list); err != nil || s.sockets < 0 {
+		if s.sockets, err = strconv.Atoi(list); err != nil || s.sockets < 0 || s.sockets > math.MaxInt32 {
 			return applet.Usagef("LISTEN_FDS %q is not a number of descriptors", list)
 		}
 	}
-	last := 2 + s.sockets + n
+	last := 2 + s.sockets + min(n, math.MaxInt32)
+	if n > 0 && !passed(last) { // before all numbers up to it are tried
+		return notPassed(last)
+	}
 	for fd := 3; fd <= last; fd++ {
-		// What has come across execve does not close on it; what does is our own.
-		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
-		if err != nil || flags&unix.FD_CLOEXEC != 0 {
-			if fd >= 3+s.sockets && fd < last {
-				s.files = append(s.files, nil)
-				continue
+		if !passed(fd) {
+			if fd < 3+s.sockets {
+				return notPassed(fd)
 			}
-			return applet.Usagef("descriptor %d is to be passed on, and is not open", fd)
+			s.files = append(s.files, nil)
+			continue
 		}
 		unix.CloseOnExec(fd) // hooks do not get it
 		s.files = append(s.files, os.NewFile(uintptr(fd), strconv.Itoa(fd)))
 	}
 	return nil
+}
+
+// passed says whether a descriptor has come across execve: it does not close on it.
+// What does is our own.
+func passed(fd int) bool {
+	if fd > math.MaxInt32 { // to the kernel it would be another one
+		return false
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+	return err == nil && flags&unix.FD_CLOEXEC == 0
+}
+
+func notPassed(fd int) error {
+	return applet.Usagef("descriptor %d is to be passed on, and is not open", fd)
 }
 
 // give lets a container have it all.

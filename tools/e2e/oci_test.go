@@ -104,6 +104,9 @@ func TestOCIRun(t *testing.T) {
 			{`program sh -c 'cat <&3; ls /proc/self/fd | wc -l'; echo three >f; oci run --preserve-fds 1 -b bundle one 3<f 4</dev/null`, "three\n5\n", 0},
 			{`program sh -c 'cat <&5; ls /proc/self/fd | wc -l'; oci run --preserve-fds 3 -b bundle one 3<&- 4<&- 5<f`, "three\n5\n", 0},
 			{`program true; oci run --preserve-fds 3 -b bundle one 3<f 5<&-`, "", 2},
+			// No number is too high to be refused at once, or wraps around to one that is open.
+			{`program true; for n in 1000000000 4294967297 9223372036854775807; do timeout -s KILL 10 shocker-oci --root oci run --preserve-fds $n -b bundle one 3<f; echo $?; done
+				LISTEN_FDS=9223372036854775807 timeout -s KILL 10 shocker-oci --root oci run --preserve-fds 1 -b bundle one 3<f`, "2\n2\n2\n", 2},
 		} {
 			r := oci(test.script)
 			if r.Stdout != test.out || r.Code != test.code {
