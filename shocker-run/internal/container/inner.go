@@ -9,6 +9,8 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"shocker.sh/lib/spawn"
 )
 
 // inner is the source of a bind mount that lies in the container's root, where
@@ -20,8 +22,9 @@ type inner struct {
 	changes   []change
 	user      *os.File // a user namespace with the mount's id mappings, or nil
 
-	root *os.File    // as the parent sees it
-	on   *attachment // what the place lies on, or nil: the root
+	root  *os.File    // as the parent sees it
+	on    *attachment // what the place lies on, or nil: the root
+	below string      // where on that, "": all of it
 }
 
 // within says where in the root a source lies that earlier mounts have a part
@@ -36,6 +39,9 @@ func (m *mounts) within(source string, recursive bool) *inner {
 		return nil
 	}
 	in := &inner{place: p, recursive: recursive, root: m.root, on: m.on(p.String())}
+	if in.on != nil {
+		in.below = strings.TrimPrefix(strings.TrimPrefix(p.String(), in.on.place.String()), "/")
+	}
 	holds := func(a *attachment) bool { return a.remount == nil && under(a.place.String(), p.String()) }
 	if in.on == nil && !slices.ContainsFunc(m.list, holds) {
 		return nil
@@ -65,20 +71,37 @@ func (m *mounts) bindInner(a *attachment, mnt specs.Mount, o *mountOptions) erro
 
 // stat tells what there will be at a path below the place.
 func (in *inner) stat(path string) (os.FileInfo, error) {
-	if in.on != nil {
-		return in.on.stat(strings.TrimPrefix(in.place.String(), in.on.place.String()) + path)
+	if in.on == nil {
+		return statBeneath(in.root, in.place.String()+path)
 	}
-	return statBeneath(in.root, in.place.String()+path)
+	if in.below != "" {
+		path = "/" + in.below + path
+	}
+	return in.on.stat(path)
 }
 
-// copyInner copies the source of a bind mount that earlier ones have a part in.
+// copyInner copies the source of a bind mount that earlier ones have a part in. Links
+// do not lead out of the one that it lies on, which others may write to: they would
+// to the container's proc, which would be there again without its masks.
 func (b *builder) copyInner(dest string, in *inner) any {
-	from := b.inPlace(in.place, len(in.place.elems), unix.O_PATH)
+	name := "copy /" + in.place.String() + " of the root for " + dest
+	var from any
+	switch {
+	case in.on == nil:
+		from = b.inPlace(in.place, len(in.place.elems), unix.O_PATH)
+	case in.below == "":
+		from = in.on.attached
+	default:
+		how := spawn.Struct(b.Table, &unix.OpenHow{
+			Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+		})
+		from = b.Call(name, unix.SYS_OPENAT2, in.on.attached, in.below, how, unix.SizeofOpenHow)
+	}
 	flags := unix.AT_EMPTY_PATH | unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC
 	if in.recursive {
 		flags |= unix.AT_RECURSIVE
 	}
-	tree := b.Call("copy /"+in.place.String()+" of the root for "+dest, unix.SYS_OPEN_TREE, from, "", flags)
+	tree := b.Call(name, unix.SYS_OPEN_TREE, from, "", flags)
 	if in.user != nil {
 		b.Keep(in.user)
 	}

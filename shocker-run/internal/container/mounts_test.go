@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -432,13 +433,18 @@ func TestRelativeSource(t *testing.T) {
 }
 
 // The source of a bind mount may be what an earlier one has put into the root.
-// It is that of the container, wherever its links lead on the host.
+// Links do not lead out of that, neither to the host nor to other mounts of the
+// container.
 func TestBindOfEarlierMounts(t *testing.T) {
 	root := busyboxRoot(t)
 	host := hostDir(t, root)
-	inside := filepath.Join(root, "etc", "inside")
-	if err := errors.Join(os.WriteFile(inside, nil, 0o644), os.Symlink("/etc", filepath.Join(host, "link"))); err != nil {
+	if err := errors.Join(os.Mkdir(filepath.Join(host, "proc"), 0o755), os.WriteFile(filepath.Join(host, "proc/inside"), nil, 0o644)); err != nil {
 		t.Fatal(err)
+	}
+	for name, target := range map[string]string{"link": "proc", "absolute": "/proc", "climbs": "../../proc", "lost": "/bin"} {
+		if err := os.Symlink(target, filepath.Join(host, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	ids := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 2000, Size: 10}}
 	bind := func(dest, source string, options ...string) specs.Mount {
@@ -455,17 +461,25 @@ func TestBindOfEarlierMounts(t *testing.T) {
 			bind("/third", root+"/again/sub/..", "rnosuid"),
 			bind("/file", root+"/third/file"),
 			bind("/link", root+"/m/link"),
+			bind("/absolute", root+"/m/absolute"),
+			bind("/climbs", root+"/again/sub/../climbs"),
 			specs.Mount{Destination: "/d/e", Type: "tmpfs", Source: "tmpfs"},
 			bind("/deep", root+"/d"),
 			specs.Mount{Destination: "/flat", Source: root + "/d", Options: []string{"bind"}},
 			bind(root+"/below", host), // as runc takes it
 		)
 		const script = `for f in /again/file /third/file /file /below/file; do cat $f; done; touch /again/new 2>&1; touch /third/new 2>&1
-			ls /link/inside; for d in /again/sub /third/sub /deep/e /flat/e; do grep -q " $d " /proc/self/mounts && echo $d; done`
+			ls /link /absolute /climbs; for d in /again/sub /third/sub /deep/e /flat/e; do grep -q " $d " /proc/self/mounts && echo $d; done`
 		const want = "from the host\nfrom the host\nfrom the host\nfrom the host\n" +
-			"touch: /again/new: Read-only file system\ntouch: /third/new: Read-only file system\n/link/inside\n/again/sub\n/third/sub\n/deep/e"
+			"touch: /again/new: Read-only file system\ntouch: /third/new: Read-only file system\n" +
+			"/absolute:\ninside\n\n/climbs:\ninside\n\n/link:\ninside\n/again/sub\n/third/sub\n/deep/e"
 		if got := sh(t, spec, script); got != want {
 			t.Errorf("user namespace %v:\n%s\nwant\n%s", userns, got, want)
+		}
+		lost := *spec
+		lost.Mounts = append(slices.Clone(spec.Mounts), bind("/lost", root+"/m/lost"))
+		if _, err := run(t, &lost, nil); !errors.Is(err, unix.ENOENT) {
+			t.Errorf("a link to what only the container's root has: %v; want %v", err, unix.ENOENT)
 		}
 		mapped := bind("/mapped", root+"/m", "idmap")
 		mapped.UIDMappings, mapped.GIDMappings = ids, ids
