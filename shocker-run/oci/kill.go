@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"shocker.sh/lib/spawn"
 	"shocker.sh/shocker-run/internal/signals"
 )
 
@@ -53,7 +55,7 @@ func (b *box) kill(ctx context.Context, name string, all bool) error {
 		return fmt.Errorf("send signal %s to %s: %w", name, b.ID, err)
 	}
 	if sig == unix.SIGKILL {
-		return b.letDie()
+		return b.letDie(pidfd)
 	}
 	return nil
 }
@@ -88,12 +90,12 @@ func (b *box) signalAll(ctx context.Context, sig unix.Signal) error {
 	return g.Signal(ctx, sig)
 }
 
-func (b *box) letDie() error {
+func (b *box) letDie(pidfd *os.File) error {
 	g, err := b.group()
 	if err != nil {
 		return err
 	}
-	return g.LetDie()
+	return g.LetDie(func(ctx context.Context) error { return spawn.WaitEnd(ctx, pidfd) })
 }
 
 func (b *box) thaw() error {

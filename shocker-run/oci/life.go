@@ -449,7 +449,7 @@ func (b *box) killProcess(ctx context.Context, pidfd *os.File) error {
 		"%s: process %d was killed and has not ended: is a cgroup above the container's frozen, or its disk stuck?", b.ID, b.Process.Pid))
 	defer cancel()
 	for { // it may be frozen again, by others in the container that are not dead yet
-		if err := b.letDie(); err != nil {
+		if err := b.letDie(pidfd); err != nil {
 			return err
 		}
 		once, stop := context.WithTimeout(ctx, killPatience)

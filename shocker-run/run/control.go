@@ -46,12 +46,12 @@ func Signal(host stage.Host, id string, sig unix.Signal) error {
 	if err := send(pidfd, id, sig); err != nil || sig != unix.SIGKILL {
 		return err
 	}
-	return letDie(host, id)
+	return letDie(host, id, pidfd)
 }
 
 // letDie lets a container that was killed go on to its end if it is frozen, be it
 // by itself.
-func letDie(host stage.Host, id string) error {
+func letDie(host stage.Host, id string, pidfd *os.File) error {
 	if st, err := openStore(host, id); err != nil || st == nil {
 		return err
 	}
@@ -66,7 +66,7 @@ func letDie(host stage.Host, id string) error {
 	if err != nil || g == nil {
 		return err
 	}
-	return g.LetDie()
+	return g.LetDie(func(ctx context.Context) error { return spawn.WaitEnd(ctx, pidfd) })
 }
 
 func send(pidfd *os.File, id string, sig unix.Signal) error {
@@ -103,7 +103,7 @@ func Stop(ctx context.Context, host stage.Host, id string, timeout time.Duration
 	if err := spawn.WaitEnd(patient, pidfd); err == nil || ctx.Err() != nil {
 		return err
 	}
-	if err := errors.Join(send(pidfd, id, unix.SIGKILL), letDie(host, id)); err != nil {
+	if err := errors.Join(send(pidfd, id, unix.SIGKILL), letDie(host, id, pidfd)); err != nil {
 		return err
 	}
 	return spawn.WaitEnd(ctx, pidfd)

@@ -135,6 +135,23 @@ func TestOCIFrozenBelow(t *testing.T) {
 	})
 }
 
+// TestOCIFrozenAgain: others in the container freeze its program again and again,
+// and it dies of the first kill.
+func TestOCIFrozenAgain(t *testing.T) {
+	onOCI(t, func(t *testing.T, h *testkit.Host, oci func(string) testkit.Result) {
+		freeze := `if cd /sys/fs/cgroup/freezer 2>/dev/null; then on=FROZEN file=freezer.state; else cd /sys/fs/cgroup; on=1 file=cgroup.freeze; fi
+			mkdir in; for i in 1 2 3; do (while :; do echo $on >in/$file; done) & done; echo 1 >in/cgroup.procs; sleep 1000`
+		r := oci(`edit '.mounts += [{destination: "/sys/fs/cgroup", type: "cgroup", source: "cgroup", options: ["rw"]}]'
+			program sh -c ` + quote(freeze) + `
+			frozen() { grep -qx 'FROZEN\|frozen 1' $(find /sys/fs/cgroup/ -path '*/one/in/freezer.state' -o -path '*/one/in/cgroup.events'); }
+			for i in 1 2 3 4 5 6; do oci run -d -b bundle one; wait_for frozen; oci kill one KILL
+				n=0; until is one stopped || [ $n = 50 ]; do n=$((n + 1)); sleep 0.1; done; oci delete one; oci delete -f one; done`)
+		if r.Code != 0 || r.Stdout+r.Stderr != "" {
+			t.Errorf("killed while it is frozen again: %+v", r)
+		}
+	})
+}
+
 // TestOCICgroupRemoved: a container whose cgroup somebody has removed can be
 // killed all the same.
 func TestOCICgroupRemoved(t *testing.T) {

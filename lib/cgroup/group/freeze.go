@@ -76,18 +76,38 @@ func (g *Group) Thaw() error {
 	return Write(g.In(h), "freezer.state", "THAWED")
 }
 
+// dieTimeout limits how long LetDie goes on, diePatience how long a process may take
+// to end before it is thawed again.
+const (
+	dieTimeout  = time.Second
+	diePatience = 20 * time.Millisecond
+)
+
 // LetDie thaws what was killed: on v1 it does not die frozen, be it in a group below
-// that the container itself has made and frozen. A group that is not there is none.
-func (g *Group) LetDie() error {
+// that the container itself has made and frozen. Others in the container that are not
+// dead yet may freeze it again; so there it is looked at, by the function that waits
+// for its end, and given up after a second. A group that is not there is none.
+func (g *Group) LetDie(ended func(context.Context) error) error {
 	h, err := g.freezer()
 	if err != nil {
 		return nil
 	}
-	if h.Version == 1 {
-		return undo.ThawCgroup(g.In(h))
+	if h.Version == 2 {
+		if err := g.Thaw(); err != nil && !gone(err) {
+			return err
+		}
+		return nil
 	}
-	if err := g.Thaw(); err != nil && !gone(err) {
-		return err
+	for end := time.Now().Add(dieTimeout); time.Now().Before(end); {
+		if err := undo.ThawCgroup(g.In(h)); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), diePatience)
+		err := ended(ctx)
+		cancel()
+		if err == nil {
+			return nil
+		}
 	}
 	return nil
 }
