@@ -220,7 +220,7 @@ func TestOCIErrors(t *testing.T) {
 			{`oci run -d -b bundle one && oci kill one KILL && wait_for is one stopped && oci update --pids-limit 9 one; s=$?; oci delete one; exit $s`, "container not running"},
 			{`oci run -d -b bundle one && echo garbage | oci update -r - one; s=$?; oci delete -f one; exit $s`, "resources on stdin: invalid character"},
 			{`oci run -d -b bundle one && oci update --cpuset-cpus 4095 one; s=$?; oci delete -f one; exit $s`, "cpuset.cpus"},
-			{`oci run -d -b bundle one && oci update --memory 1x one; s=$?; oci delete -f one; exit $s`, "--memory: "},
+			{`oci run -d -b bundle one && oci update --memory 1x one; s=$?; oci delete -f one; exit $s`, `--memory "1x": not an amount`},
 			{`edit '.hooks.startContainer = [{path: "/bin/false"}]'; oci create -b bundle one && oci start one; s=$?; wait_for is one stopped; oci delete one; cp keep bundle/config.json; exit $s`, "error running startContainer hook #0: /bin/false"},
 			{`oci run -d -b bundle one && oci kill one NOSUCH; s=$?; oci delete -f one; exit $s`, "NOSUCH"},
 			{`program nosuch; oci create -b bundle one`, "executable file not found in $PATH"},
