@@ -66,7 +66,7 @@ func (t *tool) writeSpec(path string, rootless bool) (retErr error) {
 	}
 	defer func() {
 		if retErr != nil {
-			_ = os.Remove(path)
+			retErr = errors.Join(retErr, os.Remove(path))
 		}
 	}()
 	_, err = f.Write(append(data, '\n'))

@@ -30,7 +30,8 @@ func (m *mounts) bind(a *attachment, mnt specs.Mount, o *mountOptions) (err erro
 	}
 	if len(o.data) > 0 {
 		err := fmt.Errorf("options %q mean nothing to the bind mount on %s", o.data, mnt.Destination)
-		if !slices.ContainsFunc(o.data, func(option string) bool { return !slices.Contains(engineOptions, option) }) {
+		strange := func(option string) bool { return !slices.Contains(engineOptions, option) }
+		if !slices.ContainsFunc(o.data, strange) {
 			err = fmt.Errorf("%w: %w", err, ErrByHabit)
 		}
 		m.warn(err)

@@ -20,7 +20,7 @@ func parsePersonality(p *specs.LinuxPersonality) (int, error) {
 		return 0, fmt.Errorf("%w: linux.personality.domain %q: want one of %q", ErrInvalid, p.Domain, knownOf(personalities))
 	}
 	if len(p.Flags) > 0 {
-		return 0, fmt.Errorf("%w: linux.personality flag %q: there are none yet", ErrInvalid, p.Flags[0])
+		return 0, fmt.Errorf("%w: linux.personality flag %q: the specification defines none", ErrInvalid, p.Flags[0])
 	}
 	return domain, nil
 }
