@@ -191,6 +191,9 @@ func (c *Container) finish(b *builder) error {
 // names sets the names of the host. A namespace that is named by its path can be the
 // one that we are in, as in a pod that has the host's: it has its name already.
 func (c *Container) names(b *builder) error {
+	if c.spec.Hostname == "" && c.spec.Domainname == "" {
+		return nil
+	}
 	ns := c.setup.ns
 	apart, err := ns.apart(unix.CLONE_NEWUTS)
 	if err != nil {
