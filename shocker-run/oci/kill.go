@@ -10,6 +10,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"shocker.sh/lib/cgroup/group"
 	"shocker.sh/lib/spawn"
 	"shocker.sh/shocker-run/internal/signals"
 )
@@ -55,7 +56,9 @@ func (b *box) kill(ctx context.Context, name string, all bool) error {
 		return fmt.Errorf("send signal %s to %s: %w", name, b.ID, err)
 	}
 	if sig == unix.SIGKILL {
-		return b.letDie(pidfd)
+		ctx, cancel := context.WithTimeout(ctx, group.DieTimeout)
+		defer cancel()
+		return b.letDie(ctx, pidfd)
 	}
 	return nil
 }
@@ -90,12 +93,12 @@ func (b *box) signalAll(ctx context.Context, sig unix.Signal) error {
 	return g.Signal(ctx, sig)
 }
 
-func (b *box) letDie(pidfd *os.File) error {
+func (b *box) letDie(ctx context.Context, pidfd *os.File) error {
 	g, err := b.group()
 	if err != nil {
 		return err
 	}
-	return g.LetDie(func(ctx context.Context) error { return spawn.WaitEnd(ctx, pidfd) })
+	return g.LetDie(ctx, func(ctx context.Context) error { return spawn.WaitEnd(ctx, pidfd) })
 }
 
 func (b *box) thaw() error {

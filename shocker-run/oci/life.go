@@ -437,9 +437,6 @@ func (t *tool) delete(ctx context.Context, id string, force bool) error {
 // killTimeout limits how long a killed process may take to end.
 const killTimeout = 10 * time.Second
 
-// killPatience is how long it may take before it is looked at again.
-const killPatience = 100 * time.Millisecond
-
 // killProcess kills the container's process and waits for its end.
 func (b *box) killProcess(ctx context.Context, pidfd *os.File) error {
 	if err := unix.PidfdSendSignal(int(pidfd.Fd()), unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
@@ -448,18 +445,8 @@ func (b *box) killProcess(ctx context.Context, pidfd *os.File) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, killTimeout, fmt.Errorf(
 		"%s: process %d was killed and has not ended: is a cgroup above the container's frozen, or its disk stuck?", b.ID, b.Process.Pid))
 	defer cancel()
-	for { // it may be frozen again, by others in the container that are not dead yet
-		if err := b.letDie(pidfd); err != nil {
-			return err
-		}
-		once, stop := context.WithTimeout(ctx, killPatience)
-		err := spawn.WaitEnd(once, pidfd)
-		stop()
-		if err == nil {
-			return nil
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
+	if err := b.letDie(ctx, pidfd); err != nil {
+		return err
 	}
+	return spawn.WaitEnd(ctx, pidfd)
 }

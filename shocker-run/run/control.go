@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"shocker.sh/lib/cgroup/group"
 	libcontainer "shocker.sh/lib/container"
 	"shocker.sh/lib/record"
 	"shocker.sh/lib/spawn"
@@ -66,7 +67,9 @@ func letDie(host stage.Host, id string, pidfd *os.File) error {
 	if err != nil || g == nil {
 		return err
 	}
-	return g.LetDie(func(ctx context.Context) error { return spawn.WaitEnd(ctx, pidfd) })
+	ctx, cancel := context.WithTimeout(context.Background(), group.DieTimeout)
+	defer cancel()
+	return g.LetDie(ctx, func(ctx context.Context) error { return spawn.WaitEnd(ctx, pidfd) })
 }
 
 func send(pidfd *os.File, id string, sig unix.Signal) error {

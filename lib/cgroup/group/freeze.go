@@ -76,18 +76,17 @@ func (g *Group) Thaw() error {
 	return Write(g.In(h), "freezer.state", "THAWED")
 }
 
-// dieTimeout limits how long LetDie goes on, diePatience how long a process may take
-// to end before it is thawed again.
-const (
-	dieTimeout  = time.Second
-	diePatience = 20 * time.Millisecond
-)
+// DieTimeout is for LetDie by who does not wait for the end itself.
+const DieTimeout = time.Second
+
+// diePatience is how long a process may take to end before it is thawed again.
+const diePatience = 20 * time.Millisecond
 
 // LetDie thaws what was killed: on v1 it does not die frozen, be it in a group below
 // that the container itself has made and frozen. Others in the container that are not
-// dead yet may freeze it again; so there it is looked at, by the function that waits
-// for its end, and given up after a second. A group that is not there is none.
-func (g *Group) LetDie(ended func(context.Context) error) error {
+// dead yet may freeze it again; so there it is thawed until its end, for which the function
+// waits, or until ctx is done. A group that is not there is none.
+func (g *Group) LetDie(ctx context.Context, ended func(context.Context) error) error {
 	h, err := g.freezer()
 	if err != nil {
 		return nil
@@ -98,18 +97,17 @@ func (g *Group) LetDie(ended func(context.Context) error) error {
 		}
 		return nil
 	}
-	for end := time.Now().Add(dieTimeout); time.Now().Before(end); {
+	for {
 		if err := undo.ThawCgroup(g.In(h)); err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), diePatience)
-		err := ended(ctx)
+		once, cancel := context.WithTimeout(ctx, diePatience)
+		err := ended(once)
 		cancel()
-		if err == nil {
+		if err == nil || ctx.Err() != nil {
 			return nil
 		}
 	}
-	return nil
 }
 
 // freeze2 waits for "frozen 1" in cgroup.events, which poll(2) announces.
