@@ -101,6 +101,23 @@ func io(r *specs.LinuxResources) ([]value, error) {
 	return values, nil
 }
 
+func blkioOnly1(r *specs.LinuxResources) (all []setting) {
+	b := r.BlockIO
+	if b == nil {
+		return nil
+	}
+	if w := number(b.LeafWeight); w != 0 {
+		all = append(all, setting{"blockIO.leafWeight", w, func() { b.LeafWeight = nil }})
+	}
+	for i := range b.WeightDevice {
+		d := &b.WeightDevice[i]
+		if w := number(d.LeafWeight); w != 0 {
+			all = append(all, setting{"blockIO.weightDevice.leafWeight", w, func() { d.LeafWeight = nil }})
+		}
+	}
+	return all
+}
+
 // ioWeight converts 10 to 1000 linearly to 1 to 10000, as runc and crun do.
 func ioWeight(w weightNumber) weightNumber { return 1 + (w-10)*9999/990 }
 

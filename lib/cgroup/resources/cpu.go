@@ -82,6 +82,21 @@ func cpu2(r *specs.LinuxResources) ([]value, error) {
 	return values, nil
 }
 
+// cpuOnly1: cgroup v2 knows no real-time limits.
+func cpuOnly1(r *specs.LinuxResources) (all []setting) {
+	c := r.CPU
+	if c == nil {
+		return nil
+	}
+	if n := c.RealtimePeriod; n != nil && *n != 0 {
+		all = append(all, setting{"cpu.realtimePeriod", *n, func() { c.RealtimePeriod = nil }})
+	}
+	if n := c.RealtimeRuntime; n != nil && *n != 0 {
+		all = append(all, setting{"cpu.realtimeRuntime", *n, func() { c.RealtimeRuntime = nil }})
+	}
+	return all
+}
+
 // WithQuota completes a quota by the group's period, or a period by its quota:
 // systemd keeps both in one number, and rounds it.
 func WithQuota(g *group.Group, r *specs.LinuxResources) (*specs.LinuxResources, error) {

@@ -88,6 +88,20 @@ func memory2(r *specs.LinuxResources) ([]value, error) {
 	return values, nil
 }
 
+func memoryOnly1(r *specs.LinuxResources) (all []setting) {
+	m := r.Memory
+	if m == nil {
+		return nil
+	}
+	if s := m.Swappiness; s != nil && *s != unset {
+		all = append(all, setting{"memory.swappiness", *s, func() { m.Swappiness = nil }})
+	}
+	if m.DisableOOMKiller != nil && *m.DisableOOMKiller {
+		all = append(all, setting{"memory.disableOOMKiller", true, func() { m.DisableOOMKiller = nil }})
+	}
+	return all
+}
+
 func checkMemory(limit, swap int64) error {
 	if limit < -1 {
 		return fmt.Errorf("%w: linux.resources.memory.limit: %d bytes: want -1, which is no limit, or more", ErrInvalid, limit)

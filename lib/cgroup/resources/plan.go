@@ -41,18 +41,20 @@ type controller struct {
 	v1, v2 string // its name; "" where it does not exist
 	plan1  func(*specs.LinuxResources) ([]value, error)
 	plan2  func(*specs.LinuxResources) ([]value, error)
+	// only1 lists what is asked for of which v2 has no file; nil: it has all.
+	only1 func(*specs.LinuxResources) []setting
 }
 
 var controllers = []controller{
-	{"cpuset", "cpuset", cpuset, cpuset},
-	{"cpu", "cpu", cpu1, cpu2},
-	{"memory", "memory", memory1, memory2},
-	{"pids", "pids", pids, pids},
-	{"blkio", "io", blkio, io},
-	{"hugetlb", "hugetlb", hugetlb1, hugetlb2},
-	{"rdma", "rdma", rdma, rdma},
-	{"net_cls", "", classID, nil},
-	{"net_prio", "", priorities, nil},
+	{"cpuset", "cpuset", cpuset, cpuset, nil},
+	{"cpu", "cpu", cpu1, cpu2, cpuOnly1},
+	{"memory", "memory", memory1, memory2, memoryOnly1},
+	{"pids", "pids", pids, pids, nil},
+	{"blkio", "io", blkio, io, blkioOnly1},
+	{"hugetlb", "hugetlb", hugetlb1, hugetlb2, nil},
+	{"rdma", "rdma", rdma, rdma, nil},
+	{"net_cls", "", classID, nil, nil},
+	{"net_prio", "", priorities, nil, nil},
 }
 
 // like are the controllers of v2 that a group gets even if it has no limit of
@@ -119,8 +121,8 @@ func (p *Plan) add(c controller, r *specs.LinuxResources) error {
 		if !ok || h.Version != form.version {
 			continue
 		}
-		if form.version == 2 {
-			if s := onlyInV1(form.name, r); len(s) > 0 {
+		if form.version == 2 && c.only1 != nil {
+			if s := c.only1(r); len(s) > 0 {
 				return fmt.Errorf("%w: linux.resources.%s: %v: cgroup v2 has no such setting", ErrInvalid, s[0].key, s[0].value)
 			}
 		}
